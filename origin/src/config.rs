@@ -1,0 +1,344 @@
+//! Settings: from flags, else the environment, else a TOML file, else the defaults.
+//!
+//! Each setting has one name: the flag `--first-token-timeout` is `HEADWATER_FIRST_TOKEN_TIMEOUT` in the
+//! environment and `first-token-timeout` in the file. A value is parsed by the same code wherever it comes from,
+//! because the file's values become the defaults of the flags.
+
+use std::{collections::BTreeMap, ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
+
+use bytesize::ByteSize;
+use clap::{Args, Command, CommandFactory, FromArgMatches, Parser};
+use secrecy::{ExposeSecret, SecretString};
+
+use crate::{
+    prompt::{Prompt, Prompts},
+    server,
+    stream::{Limits, OriginName, reader::Pace},
+};
+
+/// Headwater's origin: turns a prompt into a model's answer and streams it as Server-Sent Events.
+///
+/// The edge's secret is read from EDGE_SECRET, and during a rotation the one before from EDGE_SECRET_PREVIOUS.
+/// Every flag can also be set in the environment (HEADWATER_ and its name in capitals) or in the file named
+/// by --config.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "headwater-origin", version)]
+pub struct Config {
+    /// A TOML file with settings, named like the flags, and with prompts: [prompts.NAME] template = "…"
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// The address to listen on
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9000")]
+    pub listen: SocketAddr,
+
+    /// This origin's name, 1 to 16 characters of a-z and 0-9; it begins the ids of its streams
+    #[arg(long, default_value = "a")]
+    pub name: OriginName,
+
+    /// The model that answers: embedded
+    #[arg(long, default_value = "embedded")]
+    pub model: String,
+
+    /// Write the variables of each prompt to the log
+    #[arg(long)]
+    pub log_variables: bool,
+
+    /// Streams
+    #[command(flatten, next_help_heading = "Streams")]
+    pub streams: Streams,
+
+    /// Connections
+    #[command(flatten, next_help_heading = "Connections")]
+    pub connections: Connections,
+
+    /// The embedded model
+    #[command(flatten, next_help_heading = "Embedded model")]
+    pub embedded: Embedded,
+
+    /// The prompts, from the file alone.
+    #[arg(skip = Prompts::new(BTreeMap::new()))]
+    pub prompts: Prompts,
+}
+
+/// Settings of a stream's life.
+#[derive(Clone, Debug, Args)]
+pub struct Streams {
+    /// How long a start waits for its first token before the response begins without
+    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = humantime::parse_duration)]
+    gate: Duration,
+
+    /// The longest time from the call of the model to its first token
+    #[arg(long, value_name = "TIME", default_value = "120s", value_parser = humantime::parse_duration)]
+    first_token_timeout: Duration,
+
+    /// The longest time between two tokens
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = humantime::parse_duration)]
+    idle_timeout: Duration,
+
+    /// How long a generation goes on when its last reader has left
+    #[arg(long, value_name = "TIME", default_value = "20s", value_parser = humantime::parse_duration)]
+    linger: Duration,
+
+    /// How long a finished stream can be read again
+    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = humantime::parse_duration)]
+    pub retention: Duration,
+
+    /// The memory that streams may take; over it the oldest finished ones go first
+    #[arg(long, value_name = "SIZE", default_value = "256MiB")]
+    pub journal_size: ByteSize,
+
+    /// The most that one stream may hold; beyond it its answer ends with finish "length"
+    #[arg(long, value_name = "SIZE", default_value = "1MiB", value_parser = stream_size)]
+    stream_size: ByteSize,
+
+    /// How many generations run at once, at most
+    #[arg(long, value_name = "N", default_value_t = 256)]
+    generations: usize,
+
+    /// How many more may wait
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    queue: usize,
+
+    /// The least time between two writes of tokens to a reader; 0s writes each token by itself
+    #[arg(long, value_name = "TIME", default_value = "8ms", value_parser = humantime::parse_duration)]
+    write_interval: Duration,
+
+    /// The silence after which a comment is sent
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
+    heartbeat: Duration,
+}
+
+/// Settings of the sockets.
+#[derive(Clone, Debug, Args)]
+pub struct Connections {
+    /// How many connections are served at once; beyond it they get a 503
+    #[arg(long, value_name = "N", default_value_t = 16_384)]
+    connections: usize,
+
+    /// How long a request's headers may take
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
+    header_timeout: Duration,
+
+    /// How long a write may wait for a reader that doesn't read
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = humantime::parse_duration)]
+    write_timeout: Duration,
+
+    /// How long running streams may go on when the server is told to stop
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = humantime::parse_duration)]
+    drain_timeout: Duration,
+}
+
+/// Settings of the embedded model.
+#[derive(Clone, Debug, Args)]
+pub struct Embedded {
+    /// The model's file, GGUF
+    #[arg(long, value_name = "FILE", default_value = "target/models/SmolLM2-135M-Instruct.Q4_1.gguf")]
+    pub embedded_path: PathBuf,
+
+    /// How many answers it writes at once
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub embedded_streams: u16,
+
+    /// Tokens of one prompt and its answer
+    #[arg(long, value_name = "N", default_value_t = 2048, value_parser = clap::value_parser!(u32).range(64..=1_048_576))]
+    pub embedded_context: u32,
+
+    /// Threads that it computes with [default: the cores of the machine]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=512))]
+    pub embedded_threads: Option<u16>,
+
+    /// The most tokens of one answer
+    #[arg(long, value_name = "N", default_value_t = 512)]
+    pub max_tokens: u32,
+
+    /// How freely it chooses; 0 always takes the likeliest token
+    #[arg(long, value_name = "X", default_value_t = 0.6)]
+    pub temperature: f32,
+
+    /// Choose among the N likeliest tokens; 0 for all
+    #[arg(long, value_name = "N", default_value_t = 40)]
+    pub top_k: u16,
+
+    /// Choose among the likeliest tokens that together have this probability
+    #[arg(long, value_name = "P", default_value_t = 0.95)]
+    pub top_p: f32,
+
+    /// Leave out tokens less probable than this part of the likeliest one's probability
+    #[arg(long, value_name = "P", default_value_t = 0.05)]
+    pub min_p: f32,
+
+    /// How strongly tokens of the last 64 are avoided; 1 not at all
+    #[arg(long, value_name = "X", default_value_t = 1.15)]
+    pub repetition_penalty: f32,
+
+    /// Makes the choices repeatable [default: random]
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u32>,
+}
+
+/// The secrets that the edge may send.
+#[derive(Clone, Debug)]
+pub struct Secrets(Vec<SecretString>);
+
+/// Settings that can't be used. Each message says which, and what it takes.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// A flag; holds the whole message, with usage.
+    #[error(transparent)]
+    Flags(#[from] clap::Error),
+    /// The file can't be read.
+    #[error("the configuration {path} can't be read: {source}")]
+    Unreadable {
+        /// The file.
+        path: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file isn't TOML, or its prompts aren't prompts.
+    #[error("the configuration {path} is wrong: {reason}")]
+    Wrong {
+        /// The file.
+        path: String,
+        /// Why.
+        reason: String,
+    },
+    /// No secret.
+    #[error(
+        "EDGE_SECRET is missing or shorter than {MIN_SECRET} bytes; set it to the secret that the edge sends, such as the output of `openssl rand -hex 32`"
+    )]
+    Secret,
+}
+
+/// The shortest secret, bytes.
+const MIN_SECRET: usize = 16;
+
+impl Config {
+    /// The settings of a process: its arguments, the first of which is its name, and its environment.
+    ///
+    /// # Errors
+    /// The first setting that can't be used.
+    pub fn parse_from_env(args: impl IntoIterator<Item = OsString>) -> Result<Self, ConfigError> {
+        let args: Vec<OsString> = args.into_iter().collect();
+        let command = with_environment(Self::command());
+        // The first pass finds the file; what it holds gives the second its defaults.
+        let first = Self::from_arg_matches(&command.clone().try_get_matches_from(&args)?)?;
+        let Some(path) = first.config else { return Ok(first) };
+        let path = path.display().to_string();
+        let text =
+            std::fs::read_to_string(&path).map_err(|source| ConfigError::Unreadable { path: path.clone(), source })?;
+        let wrong = |reason: String| ConfigError::Wrong { path: path.clone(), reason };
+        let mut file: toml::Table = text.parse().map_err(|error: toml::de::Error| wrong(error.to_string()))?;
+        let own: BTreeMap<String, Prompt> = match file.remove("prompts") {
+            Some(prompts) => prompts.try_into().map_err(|error: toml::de::Error| wrong(error.to_string()))?,
+            None => BTreeMap::new(),
+        };
+        let command = with_file(command, &file).map_err(wrong)?;
+        let config = Self::from_arg_matches(&command.try_get_matches_from(&args)?)?;
+        Ok(Self { prompts: Prompts::new(own), ..config })
+    }
+
+    /// The limits of a stream's life.
+    pub fn limits(&self) -> Limits {
+        let streams = &self.streams;
+        Limits {
+            gate: streams.gate,
+            first_token_timeout: streams.first_token_timeout,
+            idle_timeout: streams.idle_timeout,
+            linger: streams.linger,
+            stream_bytes: bytes(streams.stream_size),
+            generations: streams.generations,
+            queue: streams.queue,
+            pace: Pace { write_interval: streams.write_interval, heartbeat: streams.heartbeat },
+        }
+    }
+
+    /// The limits of the sockets.
+    pub fn server(&self) -> server::Settings {
+        let connections = &self.connections;
+        server::Settings {
+            connections: connections.connections,
+            header_timeout: connections.header_timeout,
+            write_timeout: connections.write_timeout,
+            drain_timeout: connections.drain_timeout,
+        }
+    }
+}
+
+impl Streams {
+    /// [`Streams::journal_size`] in bytes.
+    pub fn journal_bytes(&self) -> usize {
+        bytes(self.journal_size)
+    }
+}
+
+impl Secrets {
+    /// The secrets of `EDGE_SECRET` and, where there is one, `EDGE_SECRET_PREVIOUS`.
+    ///
+    /// # Errors
+    /// The first is missing, or one is too short.
+    pub fn from_env() -> Result<Self, ConfigError> {
+        let previous = std::env::var("EDGE_SECRET_PREVIOUS").ok().filter(|secret| !secret.is_empty());
+        let current = std::env::var("EDGE_SECRET").map_err(|_| ConfigError::Secret)?;
+        Self::new([current].into_iter().chain(previous))
+    }
+
+    /// These secrets.
+    ///
+    /// # Errors
+    /// One is too short.
+    pub fn new(secrets: impl IntoIterator<Item = String>) -> Result<Self, ConfigError> {
+        let secrets: Vec<_> = secrets.into_iter().map(SecretString::from).collect();
+        let long = secrets.iter().all(|secret| secret.expose_secret().len() >= MIN_SECRET);
+        if long && !secrets.is_empty() { Ok(Self(secrets)) } else { Err(ConfigError::Secret) }
+    }
+
+    /// Whether `token` is one of them, in a time that doesn't depend on where it differs.
+    pub fn accept(&self, token: &[u8]) -> bool {
+        use subtle::{Choice, ConstantTimeEq};
+        let equal = |secret: &SecretString| secret.expose_secret().as_bytes().ct_eq(token);
+        self.0.iter().map(equal).fold(Choice::from(0), |any, one| any | one).into()
+    }
+}
+
+/// Each flag with its variable.
+fn with_environment(command: Command) -> Command {
+    command.mut_args(|arg| {
+        let name = arg.get_id().as_str().to_uppercase();
+        if matches!(name.as_str(), "HELP" | "VERSION") { arg } else { arg.env(format!("HEADWATER_{name}")) }
+    })
+}
+
+/// Each flag with the file's value as its default.
+fn with_file(mut command: Command, file: &toml::Table) -> Result<Command, String> {
+    for (name, value) in file {
+        let id = name.replace('-', "_");
+        if id == "config" || !command.get_arguments().any(|arg| arg.get_id() == id.as_str()) {
+            return Err(format!("there is no setting {name:?}"));
+        }
+        let value = match value {
+            toml::Value::String(text) => text.clone(),
+            toml::Value::Integer(_) | toml::Value::Float(_) | toml::Value::Boolean(_) => value.to_string(),
+            _ => return Err(format!("{name} takes one value")),
+        };
+        command = command.mut_arg(id, |arg| {
+            // A switch that the file turns on.
+            if arg.get_action().takes_values() {
+                arg.default_value(value)
+            } else {
+                arg.default_value(value).num_args(0)
+            }
+        });
+    }
+    Ok(command)
+}
+
+/// Offsets in a stream are 32 bits.
+fn stream_size(text: &str) -> Result<ByteSize, String> {
+    let size: ByteSize = text.parse()?;
+    if size.as_u64() < u64::from(u32::MAX) / 2 { Ok(size) } else { Err("a stream holds less than 2 GiB".into()) }
+}
+
+fn bytes(size: ByteSize) -> usize {
+    usize::try_from(size.as_u64()).unwrap_or(usize::MAX)
+}

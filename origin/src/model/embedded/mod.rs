@@ -1,0 +1,149 @@
+//! A model in this process: any GGUF file, run by llama.cpp. One thread decodes for all streams together.
+
+mod chat;
+mod decoder;
+
+use std::{path::Path, sync::Arc, thread, time::Instant};
+
+use futures::{
+    StreamExt,
+    channel::mpsc::{self, UnboundedSender},
+    stream,
+};
+use llama_cpp_2::{
+    LogOptions, llama_backend::LlamaBackend, model::LlamaModel, model::params::LlamaModelParams, send_logs_to_tracing,
+    token::LlamaToken,
+};
+
+use self::chat::ChatTemplate;
+use super::{Model, ModelError, Token, Tokens};
+use crate::config::Embedded as Settings;
+
+/// A model loaded from a file.
+pub struct Embedded {
+    model: Arc<LlamaModel>,
+    chat: ChatTemplate,
+    context: usize,
+    streams: usize,
+    jobs: std::sync::mpsc::Sender<Job>,
+}
+
+/// A prompt to be answered. Its answer's receiver gone, it is no longer worked on.
+struct Job {
+    prompt: Vec<LlamaToken>,
+    answer: UnboundedSender<Result<Token, ModelError>>,
+}
+
+/// A model that can't be used. Each message says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// No file at the path.
+    #[error(
+        "there is no model at {0}; `cargo xtask dev` fetches the default one, and --embedded-path names any other GGUF file"
+    )]
+    Missing(String),
+    /// llama.cpp can't read it.
+    #[error(
+        "the model at {path} can't be loaded: {reason}; it must be a whole GGUF file: delete it and fetch it again"
+    )]
+    Broken {
+        /// The file.
+        path: String,
+        /// What llama.cpp says.
+        reason: String,
+    },
+    /// It isn't made for chat.
+    #[error("the model at {path} has no usable chat template: {reason}; choose an instruction-tuned model")]
+    NoChat {
+        /// The file.
+        path: String,
+        /// What is wrong with its template.
+        reason: String,
+    },
+    /// The memory for its context, or the thread, isn't to be had.
+    #[error(
+        "the model at {path} can't be started: {reason}; try a smaller --embedded-context or fewer --embedded-streams"
+    )]
+    Start {
+        /// The file.
+        path: String,
+        /// Why.
+        reason: String,
+    },
+}
+
+impl Embedded {
+    /// Loads the model and starts its thread; takes a moment, and a line of the log at its begin and end.
+    ///
+    /// # Errors
+    /// The file is missing, broken or not made for chat, or there is too little memory.
+    pub fn load(settings: &Settings) -> Result<Self, LoadError> {
+        let path = settings.embedded_path.display().to_string();
+        if !Path::new(&path).is_file() {
+            return Err(LoadError::Missing(path));
+        }
+        let began = Instant::now();
+        tracing::info!(path, "loading the model");
+        send_logs_to_tracing(LogOptions::default());
+        let broken =
+            |error: &dyn std::error::Error| LoadError::Broken { path: path.clone(), reason: error.to_string() };
+        let backend = LlamaBackend::init().map_err(|error| broken(&error))?;
+        let model = LlamaModel::load_from_file(&backend, &path, &LlamaModelParams::default())
+            .map_err(|error| broken(&error))?;
+        let chat = ChatTemplate::of(&model).map_err(|reason| LoadError::NoChat { path: path.clone(), reason })?;
+        let model = Arc::new(model);
+        let (jobs, received) = std::sync::mpsc::channel();
+        let (ready, started) = std::sync::mpsc::channel();
+        let decoder = decoder::Settings::from(settings);
+        let thread = thread::Builder::new().name("decoder".into()).spawn({
+            let model = model.clone();
+            move || decoder::run(&backend, &model, &decoder, &received, &ready)
+        });
+        let not_started = |reason: String| LoadError::Start { path: path.clone(), reason };
+        thread.map_err(|error| not_started(error.to_string()))?;
+        // Without an answer the thread has panicked.
+        let started: Result<(), String> = started.recv().unwrap_or_else(|_| Err("its thread ended".into()));
+        started.map_err(not_started)?;
+        let (context, streams) = (settings.embedded_context as usize, usize::from(settings.embedded_streams));
+        let cache = decoder::cache_bytes(&model) * context as u64 * streams as u64;
+        tracing::info!(
+            path,
+            seconds = began.elapsed().as_secs_f32(),
+            streams,
+            context,
+            cache = %bytesize::ByteSize(cache),
+            "the model is ready"
+        );
+        Ok(Self { model, chat, context, streams, jobs })
+    }
+
+    fn job(&self, prompt: &str) -> Result<Tokens, ModelError> {
+        let prompt = self.chat.tokens(self.model.vocab(), prompt);
+        if prompt.len() >= self.context {
+            let reason = format!("{} tokens don't fit a context of {}", prompt.len(), self.context);
+            return Err(ModelError::Refused(reason));
+        }
+        let (answer, tokens) = mpsc::unbounded();
+        self.jobs
+            .send(Job { prompt, answer })
+            .map_err(|_| ModelError::BrokeOff("the decoder's thread has ended".into()))?;
+        Ok(tokens.boxed())
+    }
+}
+
+impl Model for Embedded {
+    fn name(&self) -> &'static str {
+        "embedded"
+    }
+
+    fn concurrency(&self) -> Option<usize> {
+        Some(self.streams)
+    }
+
+    fn generate(&self, prompt: &str) -> Tokens {
+        match self.job(prompt) {
+            Ok(tokens) => tokens,
+            Err(error) => stream::once(async { Err(error) }).boxed(),
+        }
+    }
+}

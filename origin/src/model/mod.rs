@@ -1,0 +1,81 @@
+//! Models: what turns a prompt into tokens.
+
+#[cfg(feature = "embedded")]
+pub mod embedded;
+
+use std::time::Duration;
+
+use futures::stream::BoxStream;
+
+use crate::{
+    problem::{Kind, Problem},
+    stream::{Finish, Usage},
+};
+
+/// Turns prompts into tokens.
+pub trait Model: Send + Sync + 'static {
+    /// Its name, as `--model` takes it.
+    fn name(&self) -> &str;
+
+    /// How many generations it runs at once; `None` where that is not its limit.
+    fn concurrency(&self) -> Option<usize> {
+        None
+    }
+
+    /// Answers `prompt`. Dropping the tokens is the one way to cancel, and cancels all the way down: the
+    /// decoding, or the provider's connection.
+    fn generate(&self, prompt: &str) -> Tokens;
+}
+
+/// An answer as it comes. [`Token::End`] is its last item; an answer without one broke off.
+pub type Tokens = BoxStream<'static, Result<Token, ModelError>>;
+
+/// An item of an answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Token {
+    /// More text; may be empty.
+    Text(String),
+    /// The end.
+    End {
+        /// Why.
+        finish: Finish,
+        /// What it cost.
+        usage: Usage,
+    },
+}
+
+/// Why a model gave no answer, or only a part of one.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ModelError {
+    /// It won't answer this prompt.
+    #[error("the model refused the prompt: {0}")]
+    Refused(String),
+    /// It wants fewer requests.
+    #[error("the model's rate limit is reached")]
+    RateLimited(Option<Duration>),
+    /// It has no room.
+    #[error("the model is overloaded")]
+    Overloaded(Option<Duration>),
+    /// It ended before its answer did.
+    #[error("the model broke off: {0}")]
+    BrokeOff(String),
+}
+
+/// The one place where a model's error becomes what a reader is told. The error's own text stays in the log.
+impl From<&ModelError> for Problem {
+    fn from(error: &ModelError) -> Self {
+        const SOON: Duration = Duration::from_secs(1);
+        match error {
+            ModelError::Refused(_) => Self::new(Kind::ModelRefused, "the model refuses this prompt; change it"),
+            ModelError::RateLimited(after) => {
+                Self::new(Kind::RateLimited, "the model's rate limit is reached; try again later")
+                    .retry_after(after.unwrap_or(SOON))
+            }
+            ModelError::Overloaded(after) => Self::new(Kind::Overloaded, "the model is overloaded; try again later")
+                .retry_after(after.unwrap_or(SOON)),
+            ModelError::BrokeOff(_) => {
+                Self::new(Kind::ModelBrokeOff, "the model broke off before its answer was whole; try again")
+            }
+        }
+    }
+}

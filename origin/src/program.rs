@@ -1,0 +1,88 @@
+//! The server program, but for its model.
+
+use std::{error::Error, future::Future, process::ExitCode, sync::Arc};
+
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+};
+
+use crate::{
+    config::{Config, ConfigError, Secrets},
+    model::Model,
+    routes::{self, App},
+    server,
+    stream::{Hub, MemoryJournal},
+};
+
+/// What is logged where RUST_LOG doesn't say: of llama.cpp only what is wrong.
+const LOG: &str = "info,llama-cpp-2=warn,llama_cpp_2=error";
+
+/// Runs the program: reads its settings, takes its address, loads what `model` returns, and serves until
+/// SIGTERM or SIGINT. What stops it from starting is told in one line.
+pub fn main(model: impl FnOnce(&Config) -> Result<Arc<dyn Model>, Box<dyn Error>>) -> ExitCode {
+    let config = match Config::parse_from_env(std::env::args_os()) {
+        Ok(config) => config,
+        Err(ConfigError::Flags(error)) => error.exit(),
+        Err(error) => return refuse(&error),
+    };
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| LOG.into());
+    let log = tracing_subscriber::fmt().json().flatten_event(true).with_current_span(false).with_span_list(false);
+    log.with_env_filter(filter).with_writer(std::io::stderr).init();
+    match start(config, model) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => refuse(&*error),
+    }
+}
+
+/// Serves on `listener` until `shutdown`, then drains.
+pub async fn serve(
+    listener: TcpListener,
+    config: Config,
+    secrets: Secrets,
+    model: Arc<dyn Model>,
+    shutdown: impl Future<Output = ()>,
+) {
+    let settings = config.server();
+    let journal = MemoryJournal::new(config.streams.retention, config.streams.journal_bytes());
+    let hub = Hub::new(config.name.clone(), model, Arc::new(journal), config.limits());
+    let app = App { hub: hub.clone(), prompts: config.prompts, secrets, log_variables: config.log_variables };
+    server::run(listener, routes::router(app), hub, settings, shutdown).await;
+}
+
+#[tokio::main]
+async fn start(
+    config: Config,
+    model: impl FnOnce(&Config) -> Result<Arc<dyn Model>, Box<dyn Error>>,
+) -> Result<(), Box<dyn Error>> {
+    let secrets = Secrets::from_env()?;
+    raise_file_limit(config.server().connections);
+    let address = config.listen;
+    let listener = TcpListener::bind(address)
+        .await
+        .map_err(|error| format!("can't listen on {address}: {error}; choose another address with --listen"))?;
+    let model = model(&config)?;
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let shutdown = async move {
+        tokio::select! { _ = terminate.recv() => {} _ = interrupt.recv() => {} }
+    };
+    tracing::info!(address = %listener.local_addr()?, name = %config.name, model = model.name(), "listening");
+    serve(listener, config, secrets, model, shutdown).await;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// One descriptor a connection, and some to spare; without them the cap can't be reached.
+fn raise_file_limit(connections: usize) {
+    let wanted = (connections as u64).saturating_add(connections as u64 / 8).saturating_add(256);
+    match rlimit::increase_nofile_limit(wanted) {
+        Ok(limit) if limit >= wanted => {}
+        Ok(limit) => tracing::warn!(limit, wanted, "the limit of open files is below what --connections needs"),
+        Err(error) => tracing::warn!(%error, "the limit of open files can't be raised"),
+    }
+}
+
+fn refuse(error: &dyn Error) -> ExitCode {
+    eprintln!("headwater-origin: {error}");
+    ExitCode::FAILURE
+}

@@ -1,0 +1,219 @@
+//! HTTP: requests become calls on the hub, and their results answers.
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    body::{Body, HttpBody, to_bytes},
+    extract::{Path, Query, Request, State},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header},
+    middleware::{self, Next},
+    response::{IntoResponse, Json, Response},
+    routing::any,
+};
+use serde::Serialize;
+use tokio::time::Instant;
+
+use crate::{
+    config::Secrets,
+    problem::Problem,
+    prompt::{Prompts, Variables},
+    stream::{Attached, Claim, Cursor, Framing, Hub, Reader, Start, StreamId, hub::Status},
+    wire,
+};
+
+/// The longest body, bytes.
+const BODY_BYTES: usize = 16 * 1024;
+
+const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
+const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
+/// The same two where headers can't be set, as with a native EventSource. No prompt's variable can have these names.
+const CURSOR_PARAMETER: &str = "last_event_id";
+const KEY_PARAMETER: &str = "idempotency_key";
+
+/// What the routes work with.
+pub struct App {
+    /// The streams.
+    pub hub: Hub,
+    /// The prompts.
+    pub prompts: Prompts,
+    /// Who may call.
+    pub secrets: Secrets,
+    /// Whether variables go to the log.
+    pub log_variables: bool,
+}
+
+/// The origin's service.
+pub fn router(app: App) -> Router {
+    let app = Arc::new(app);
+    Router::new()
+        .route("/prompts/{name}", any(prompt))
+        .route("/streams/{id}", any(stream))
+        .layer(middleware::from_fn_with_state(app.clone(), authorise))
+        .route("/healthz", any(health))
+        .fallback(async || Problem::no_such_path())
+        .layer(middleware::from_fn(tell))
+        .with_state(app)
+}
+
+/// `GET|POST /prompts/NAME`: starts a stream, or with a cursor goes on with one.
+async fn prompt(State(app): State<Arc<App>>, Path(name): Path<String>, request: Request) -> Result<Response, Problem> {
+    let asked = Instant::now();
+    if !matches!(*request.method(), Method::GET | Method::POST) {
+        return Err(Problem::invalid_method("GET, POST"));
+    }
+    if request.headers().get("sec-purpose").is_some_and(|purpose| purpose.as_bytes().starts_with(b"prefetch")) {
+        return Err(Problem::prefetch());
+    }
+    let mut query = query(&request)?;
+    let (cursor, key) = (query.remove(CURSOR_PARAMETER), query.remove(KEY_PARAMETER));
+    let (parts, body) = request.into_parts();
+    if let Some(cursor) = header_or(&parts.headers, &LAST_EVENT_ID, cursor) {
+        return attach(&app, &parse_cursor(&cursor)?).await;
+    }
+    let variables = if parts.method == Method::POST { json(&parts.headers, body).await? } else { query };
+    let prompt = app.prompts.render(&name, &variables)?;
+    let key = header_or(&parts.headers, &IDEMPOTENCY_KEY, key).map(|key| key.parse()).transpose()?;
+    let start = Start {
+        claim: key.map(|key| Claim::new(key, &name, &prompt)),
+        variables: app.log_variables.then(|| serde_json::to_string(&variables).unwrap_or_default()),
+        framing: framing(&parts.headers),
+        name,
+        prompt,
+    };
+    let reader = app.hub.start(start).await?;
+    let mut response = answer(reader);
+    let waited = format!("first-token;dur={:.1}", asked.elapsed().as_secs_f64() * 1e3);
+    if let Ok(waited) = HeaderValue::try_from(waited) {
+        response.headers_mut().insert(SERVER_TIMING, waited);
+    }
+    Ok(response)
+}
+
+/// `GET /streams/ID`: follows a stream; `DELETE /streams/ID`: stops it.
+async fn stream(State(app): State<Arc<App>>, Path(id): Path<String>, request: Request) -> Result<Response, Problem> {
+    let id: StreamId = id.parse().map_err(|_| Problem::no_such_stream())?;
+    match *request.method() {
+        Method::DELETE => {
+            app.hub.stop(&id).await?;
+            Ok(StatusCode::NO_CONTENT.into_response())
+        }
+        Method::GET => {
+            let parameter = query(&request)?.remove(CURSOR_PARAMETER);
+            let cursor = match header_or(request.headers(), &LAST_EVENT_ID, parameter) {
+                Some(cursor) => parse_cursor(&cursor)?,
+                None => Cursor { id: id.clone(), next: 0 },
+            };
+            if cursor.id != id {
+                return Err(Problem::no_such_stream());
+            }
+            attach(&app, &cursor).await
+        }
+        _ => Err(Problem::invalid_method("GET, DELETE")),
+    }
+}
+
+/// `GET /healthz`: whether this origin takes new streams, and how many it has.
+async fn health(State(app): State<Arc<App>>, method: Method) -> Result<Response, Problem> {
+    #[derive(Serialize)]
+    struct Health {
+        status: &'static str,
+        streams: Status,
+    }
+    if method != Method::GET {
+        return Err(Problem::invalid_method("GET"));
+    }
+    let status = if app.hub.draining() { "draining" } else { "ok" };
+    Ok(Json(Health { status, streams: app.hub.status() }).into_response())
+}
+
+async fn attach(app: &App, cursor: &Cursor) -> Result<Response, Problem> {
+    match app.hub.attach(cursor).await? {
+        Attached::Reader(reader) => Ok(answer(reader)),
+        // HTML section 9.2.3: it stops an EventSource.
+        Attached::AtEnd => Ok(StatusCode::NO_CONTENT.into_response()),
+    }
+}
+
+/// A stream as an answer.
+fn answer(reader: Reader) -> Response {
+    let place = match reader.framing() {
+        Framing::Framed => HeaderValue::try_from(format!("/streams/{}", reader.log().id())).ok(),
+        Framing::Bare => None,
+    };
+    let mut response = Body::from_stream(reader.into_body()).into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(wire::MEDIA_TYPE));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, no-transform"));
+    headers.insert(header::VARY, HeaderValue::from_static("Accept"));
+    // nginx and others buffer a response without it.
+    headers.insert(X_ACCEL_BUFFERING, HeaderValue::from_static("no"));
+    if let Some(place) = place {
+        headers.insert(header::CONTENT_LOCATION, place);
+    }
+    response
+}
+
+/// Lets only the edge in.
+async fn authorise(State(app): State<Arc<App>>, request: Request, next: Next) -> Result<Response, Problem> {
+    let token =
+        request.headers().get(header::AUTHORIZATION).and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
+    if token.is_some_and(|token| app.secrets.accept(token)) {
+        Ok(next.run(request).await)
+    } else {
+        Err(Problem::unauthorised())
+    }
+}
+
+/// Makes a handler's problem an answer: here the path is known.
+async fn tell(request: Request, next: Next) -> Response {
+    let path = request.uri().path().to_owned();
+    let mut response = next.run(request).await;
+    match response.extensions_mut().remove::<Problem>() {
+        Some(problem) => problem.answer(&path),
+        None => response,
+    }
+}
+
+/// Without naming event streams one gets the bare framing.
+fn framing(headers: &HeaderMap) -> Framing {
+    let names = |accept: &HeaderValue| {
+        accept.to_str().is_ok_and(|accept| accept.to_ascii_lowercase().contains(wire::MEDIA_TYPE))
+    };
+    if headers.get_all(header::ACCEPT).iter().any(names) { Framing::Framed } else { Framing::Bare }
+}
+
+fn query(request: &Request) -> Result<Variables, Problem> {
+    let query = Query::<Variables>::try_from_uri(request.uri());
+    query.map(|Query(query)| query).map_err(|_| Problem::bad_request("the query doesn't parse; encode its values"))
+}
+
+/// A header's text, else the parameter. The header wins, because an EventSource sends its newest cursor there,
+/// beside the parameter that it was opened with. Bytes that aren't text stay wrong, they aren't left out.
+fn header_or(headers: &HeaderMap, name: &HeaderName, parameter: Option<String>) -> Option<String> {
+    let header = headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+    header.or(parameter).filter(|value| !value.is_empty())
+}
+
+fn parse_cursor(text: &str) -> Result<Cursor, Problem> {
+    text.parse().map_err(|_| Problem::malformed_cursor())
+}
+
+/// A body as variables.
+async fn json(headers: &HeaderMap, body: Body) -> Result<Variables, Problem> {
+    let media_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let essence = media_type.split(';').next().unwrap_or_default().trim();
+    if !essence.eq_ignore_ascii_case("application/json") {
+        return Err(Problem::not_json());
+    }
+    // Told by its length it is not waited for.
+    if body.size_hint().lower() > BODY_BYTES as u64 {
+        return Err(Problem::too_large(BODY_BYTES));
+    }
+    let body = to_bytes(body, BODY_BYTES).await.map_err(|_| Problem::too_large(BODY_BYTES))?;
+    serde_json::from_slice(&body).map_err(|_| {
+        Problem::bad_request("the body is a JSON object whose values are strings, such as {\"topic\":\"cat\"}")
+    })
+}

@@ -1,0 +1,134 @@
+//! Sockets: what a stream of small writes needs of them, and deadlines against those who mean no good.
+
+use std::{future::Future, io, sync::Arc, time::Duration};
+
+use axum::Router;
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::{conn::auto, graceful::GracefulShutdown},
+    service::TowerToHyperService,
+};
+use tokio::{
+    io::AsyncWriteExt,
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{sleep, timeout},
+};
+use tokio_io_timeout::TimeoutWriter;
+
+use crate::{
+    problem::{MEDIA_TYPE, Problem},
+    stream::Hub,
+};
+
+/// What is read or written ahead for one connection, bytes: the size of a replay's writes.
+const BUFFER_BYTES: usize = 64 * 1024;
+/// How long the last bytes may take once all streams have ended.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
+/// The pause after a failed accept: out of file descriptors, most likely, and others are about to close.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Limits of the sockets.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Connections served at once. Beyond it they get a 503; past twice as many none is accepted.
+    pub connections: usize,
+    /// How long a request's headers may take.
+    pub header_timeout: Duration,
+    /// How long a write may wait for a reader that doesn't read.
+    pub write_timeout: Duration,
+    /// How long running streams may go on after `shutdown`.
+    pub drain_timeout: Duration,
+}
+
+/// Serves until `shutdown`, then drains: streams that run go on to their end, at most for the drain timeout,
+/// and meanwhile can be resumed and stopped.
+pub async fn run(
+    listener: TcpListener,
+    service: Router,
+    hub: Hub,
+    settings: Settings,
+    shutdown: impl Future<Output = ()>,
+) {
+    let connections = GracefulShutdown::new();
+    let drained = async {
+        shutdown.await;
+        tracing::info!(running = hub.status().running, "draining");
+        hub.drain(settings.drain_timeout).await;
+    };
+    tokio::select! {
+        () = accept(&listener, &service, &settings, &connections) => {}
+        () = drained => {}
+    }
+    drop(listener);
+    if timeout(FLUSH_TIMEOUT, connections.shutdown()).await.is_err() {
+        tracing::warn!("connections were cut that didn't read to the end");
+    }
+}
+
+async fn accept(listener: &TcpListener, service: &Router, settings: &Settings, connections: &GracefulShutdown) {
+    let served = Arc::new(Semaphore::new(settings.connections));
+    let refused = Arc::new(Semaphore::new(settings.connections));
+    loop {
+        // Neither semaphore is ever closed.
+        let (socket, _) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%error, "can't accept a connection");
+                sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        match served.clone().try_acquire_owned() {
+            Ok(permit) => serve(socket, service.clone(), settings, connections, permit),
+            Err(_) => {
+                if let Ok(permit) = refused.clone().acquire_owned().await {
+                    tokio::spawn(refuse(socket, settings.header_timeout, permit));
+                }
+            }
+        }
+    }
+}
+
+fn serve(
+    socket: TcpStream,
+    service: Router,
+    settings: &Settings,
+    connections: &GracefulShutdown,
+    permit: OwnedSemaphorePermit,
+) {
+    // Without it Nagle's algorithm holds a small write back until the last one is acknowledged: 40 ms.
+    if let Err(error) = socket.set_nodelay(true) {
+        tracing::debug!(%error, "a connection is gone already");
+        return;
+    }
+    let mut socket = TimeoutWriter::new(socket);
+    socket.set_timeout(Some(settings.write_timeout));
+    let mut http = auto::Builder::new(TokioExecutor::new()).http1_only();
+    http.http1().timer(TokioTimer::new()).header_read_timeout(settings.header_timeout).max_buf_size(BUFFER_BYTES);
+    let connection = http.serve_connection(TokioIo::new(Box::pin(socket)), TowerToHyperService::new(service));
+    let connection = connections.watch(connection.into_owned());
+    tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            tracing::debug!(error, "a connection broke");
+        }
+        drop(permit);
+    });
+}
+
+/// Over the cap: the answer at once, whatever is asked.
+async fn refuse(mut socket: TcpStream, deadline: Duration, _permit: OwnedSemaphorePermit) {
+    let problem = Problem::overloaded();
+    let body = serde_json::to_string(&problem.document(None)).unwrap_or_default();
+    let answer = format!(
+        "HTTP/1.1 503 Service Unavailable\r\ncontent-type: {MEDIA_TYPE}\r\ncontent-length: {}\r\n\
+         retry-after: 1\r\nconnection: close\r\n\r\n{body}",
+        body.len()
+    );
+    let farewell = async {
+        socket.write_all(answer.as_bytes()).await?;
+        socket.shutdown().await?;
+        // Closing with unread bytes would reset the connection before the answer is read.
+        tokio::io::copy(&mut socket, &mut tokio::io::sink()).await.map(drop)
+    };
+    let _: Result<io::Result<()>, _> = timeout(deadline, farewell).await;
+}

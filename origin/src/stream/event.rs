@@ -1,0 +1,93 @@
+//! The events of a stream: chunks, then exactly one terminal event.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::problem::Problem;
+
+/// One event of a stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A piece of the answer, never empty.
+    Chunk(String),
+    /// The terminal event of an answer that ended well.
+    Done(Done),
+    /// The terminal event of one that did not.
+    Failed(Problem),
+}
+
+/// What the reader is told at a good end.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Done {
+    /// Why the answer ended.
+    pub finish: Finish,
+    /// What it cost; absent where the answer ended before the model could tell.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub usage: Option<Usage>,
+    /// How long it took.
+    pub timing: Timing,
+}
+
+/// Why an answer ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Finish {
+    /// The model had no more to say.
+    Stop,
+    /// A limit was reached.
+    Length,
+    /// The provider's filter ended it.
+    ContentFilter,
+    /// The reader asked for the end.
+    Stopped,
+}
+
+/// Tokens read and written by the model; as far as the model tells.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    /// Tokens of the prompt.
+    pub input_tokens: u64,
+    /// Tokens of the answer.
+    pub output_tokens: u64,
+}
+
+/// Times since the stream was started, in whole milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Timing {
+    /// Until the first token; absent where there was none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub first_token_ms: Option<u64>,
+    /// Until the end.
+    pub total_ms: u64,
+}
+
+impl Event {
+    /// Whether no event follows this one.
+    pub fn is_terminal(&self) -> bool {
+        !matches!(self, Self::Chunk(_))
+    }
+}
+
+impl Finish {
+    /// The reason as it is written.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Stop => "stop",
+            Self::Length => "length",
+            Self::ContentFilter => "content-filter",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
+impl Timing {
+    /// The two times as they are told.
+    pub fn new(first_token: Option<Duration>, total: Duration) -> Self {
+        Self { first_token_ms: first_token.map(millis), total_ms: millis(total) }
+    }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,205 @@
+//! The task that fills a stream: it asks the model, appends what comes, and writes the one terminal event.
+
+use std::{
+    pin::{Pin, pin},
+    sync::Arc,
+    time::Duration,
+};
+
+use futures::StreamExt;
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout, timeout_at},
+};
+
+use super::{Done, Event, Finish, JournalError, Limits, Log, Timing, Usage, Writer, hub::Slot};
+use crate::{
+    model::{Model, ModelError, Token},
+    problem::{Kind, Problem},
+    record::Record,
+};
+
+/// Who reads a running stream, and whether its end was asked for.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Audience {
+    /// Readers now.
+    pub(crate) readers: usize,
+    /// Whether a framed reader has ever attached: only such a one can come back, so only then is there a linger.
+    pub(crate) framed: bool,
+    /// All readers so far.
+    pub(crate) attached: u64,
+    /// How many of them came with a cursor.
+    pub(crate) resumed: u64,
+    /// The end that was asked for.
+    pub(crate) asked: Option<EarlyEnd>,
+}
+
+/// Why a generation ends before its answer does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum EarlyEnd {
+    /// A reader stopped it.
+    Stopped,
+    /// Nobody reads it any more.
+    Abandoned,
+    /// The origin is shutting down.
+    Interrupted,
+}
+
+/// One stream's generation.
+pub(crate) struct Generation {
+    pub(crate) model: Arc<dyn Model>,
+    pub(crate) prompt: String,
+    pub(crate) log: Arc<Log>,
+    pub(crate) writer: Box<dyn Writer>,
+    pub(crate) audience: watch::Receiver<Audience>,
+    pub(crate) limits: Arc<Limits>,
+    pub(crate) record: Record,
+}
+
+/// How an answer ended.
+enum End {
+    Finished(Finish, Option<Usage>),
+    Failed(Problem),
+}
+
+impl Generation {
+    /// Runs to the terminal event. The answer comes into being as fast as the model gives it, whoever reads.
+    pub(crate) async fn run(mut self, slot: Slot) {
+        let kept = match self.answer(slot).await {
+            Ok(end) => self.close(end).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = kept {
+            // The writer ends the stream as failed when it is dropped.
+            tracing::error!(stream = %self.log.id(), %error, "the stream could not be kept");
+        }
+        self.record.readers(&self.audience.borrow());
+    }
+
+    /// Appends the answer as it comes. When it returns the model's stream is dropped, and with that cancelled.
+    async fn answer(&mut self, slot: Slot) -> Result<End, JournalError> {
+        let mut early = pin!(early_end(self.audience.clone(), self.limits.linger));
+        let _permit = tokio::select! {
+            biased;
+            end = &mut early => return Ok(end.into()),
+            permit = slot.acquire() => permit,
+        };
+        let mut tokens = self.model.generate(&self.prompt);
+        let mut deadline = Deadline::first_token(&self.limits);
+        loop {
+            let token = match next(&mut early, timeout_at(deadline.at, tokens.next())).await {
+                Next::Token(Ok(token)) => token,
+                Next::Token(Err(_)) => return Ok(End::Failed(deadline.passed())),
+                Next::Early(end) => return Ok(end.into()),
+            };
+            match token {
+                Some(Ok(Token::Text(text))) if text.is_empty() => {}
+                Some(Ok(Token::Text(text))) => {
+                    if self.log.size() + text.len() > self.limits.stream_bytes {
+                        return Ok(End::Finished(Finish::Length, None));
+                    }
+                    self.record.token();
+                    self.writer.append(&[Event::Chunk(text)]).await?;
+                    deadline = Deadline::idle(&self.limits);
+                }
+                Some(Ok(Token::End { finish, usage })) => return Ok(End::Finished(finish, Some(usage))),
+                Some(Err(error)) => return Ok(self.failed(&error)),
+                None => return Ok(self.failed(&ModelError::BrokeOff("its stream ended without an end".into()))),
+            }
+        }
+    }
+
+    fn failed(&self, error: &ModelError) -> End {
+        tracing::warn!(stream = %self.log.id(), model = self.model.name(), %error, "the model failed");
+        End::Failed(Problem::from(error))
+    }
+
+    /// Appends the terminal event.
+    async fn close(&mut self, end: End) -> Result<(), JournalError> {
+        let event = match end {
+            End::Finished(finish, usage) => {
+                self.record.finished(finish, usage);
+                let timing = Timing::new(self.record.first_token(), self.record.elapsed());
+                Event::Done(Done { finish, usage, timing })
+            }
+            End::Failed(problem) => {
+                self.record.failed(problem.kind());
+                Event::Failed(problem)
+            }
+        };
+        self.writer.append(&[event]).await
+    }
+}
+
+impl From<EarlyEnd> for End {
+    fn from(end: EarlyEnd) -> Self {
+        match end {
+            EarlyEnd::Stopped => Self::Finished(Finish::Stopped, None),
+            EarlyEnd::Abandoned => Self::Failed(Problem::abandoned()),
+            EarlyEnd::Interrupted => Self::Failed(Problem::interrupted()),
+        }
+    }
+}
+
+/// What comes first: the early end, or what is waited for.
+enum Next<T> {
+    Early(EarlyEnd),
+    Token(T),
+}
+
+async fn next<T>(early: &mut Pin<&mut impl Future<Output = EarlyEnd>>, token: impl Future<Output = T>) -> Next<T> {
+    tokio::select! {
+        biased;
+        end = early => Next::Early(end),
+        token = token => Next::Token(token),
+    }
+}
+
+/// Until when the next token must come, and what it is called if it doesn't.
+struct Deadline {
+    at: Instant,
+    kind: Kind,
+}
+
+impl Deadline {
+    fn first_token(limits: &Limits) -> Self {
+        Self { at: Instant::now() + limits.first_token_timeout, kind: Kind::FirstTokenTimeout }
+    }
+
+    fn idle(limits: &Limits) -> Self {
+        Self { at: Instant::now() + limits.idle_timeout, kind: Kind::IdleTimeout }
+    }
+
+    fn passed(&self) -> Problem {
+        Problem::new(self.kind, "the model was silent for too long; try again")
+    }
+}
+
+/// Resolves when the end was asked for, or when nobody has read for the linger.
+async fn early_end(audience: watch::Receiver<Audience>, linger: Duration) -> EarlyEnd {
+    let mut asking = audience.clone();
+    let asked = async move {
+        match asking.wait_for(|audience| audience.asked.is_some()).await {
+            Ok(audience) => audience.asked.unwrap_or(EarlyEnd::Interrupted),
+            // The hub is gone, and with it everyone who could read or ask.
+            Err(_) => EarlyEnd::Interrupted,
+        }
+    };
+    tokio::select! {
+        end = asked => end,
+        () = abandoned(audience, linger) => EarlyEnd::Abandoned,
+    }
+}
+
+async fn abandoned(mut audience: watch::Receiver<Audience>, linger: Duration) {
+    loop {
+        let Ok(framed) = audience.wait_for(|audience| audience.readers == 0).await.map(|audience| audience.framed)
+        else {
+            return;
+        };
+        let linger = if framed { linger } else { Duration::ZERO };
+        if timeout(linger, audience.wait_for(|audience| audience.readers > 0)).await.is_err() {
+            return;
+        }
+    }
+}

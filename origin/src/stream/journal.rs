@@ -1,0 +1,87 @@
+//! Where streams are kept: the trait that every journal implements.
+
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use sha2::{Digest, Sha256};
+
+use super::{Event, Log, StreamId};
+use crate::problem::{Kind, Problem};
+
+/// Keeps streams: one writer each, any number of readers.
+///
+/// A log may have more readers than the journal knows of: it hands out the log, the log does the rest.
+pub trait Journal: Send + Sync + 'static {
+    /// Opens a new stream, or finds the one that the same claim has opened.
+    fn open(&self, id: StreamId, claim: Option<Claim>) -> BoxFuture<'_, Result<Opened, JournalError>>;
+
+    /// The stream's log; `None` where it is unknown or no longer kept.
+    fn find<'a>(&'a self, id: &'a StreamId) -> BoxFuture<'a, Result<Option<Arc<Log>>, JournalError>>;
+
+    /// Forgets the stream and frees its key: its start was answered with a problem.
+    fn discard<'a>(&'a self, id: &'a StreamId) -> BoxFuture<'a, Result<(), JournalError>>;
+}
+
+/// The one who appends to a stream. Dropped before a terminal event it ends the stream as failed, whatever
+/// the reason: no stream stays open without a writer.
+pub trait Writer: Send {
+    /// Appends events in order; they reach readers once they are kept.
+    fn append<'a>(&'a mut self, events: &'a [Event]) -> BoxFuture<'a, Result<(), JournalError>>;
+}
+
+/// The result of [`Journal::open`].
+pub enum Opened {
+    /// A new stream.
+    New(Arc<Log>, Box<dyn Writer>),
+    /// The stream that this claim has opened before.
+    Existing(Arc<Log>),
+    /// The claim's key belongs to another start.
+    KeyReused,
+    /// The claim has opened a stream that is no longer kept.
+    Expired,
+}
+
+/// An idempotency key and what it was sent with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// The key.
+    pub key: IdempotencyKey,
+    /// A digest of the prompt and its variables.
+    pub fingerprint: [u8; 32],
+}
+
+/// 16 to 128 visible ASCII characters.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct IdempotencyKey(Arc<str>);
+
+/// The journal can't be reached, or doesn't take what it was given.
+#[derive(Debug, thiserror::Error)]
+#[error("the journal can't be reached")]
+pub struct JournalError(#[source] pub Box<dyn std::error::Error + Send + Sync>);
+
+impl Claim {
+    /// The claim of `key` for the prompt named `name` with the text `prompt`.
+    pub fn new(key: IdempotencyKey, name: &str, prompt: &str) -> Self {
+        let digest = Sha256::new().chain_update(name).chain_update([0]).chain_update(prompt);
+        Self { key, fingerprint: digest.finalize().into() }
+    }
+}
+
+impl std::str::FromStr for IdempotencyKey {
+    type Err = Problem;
+
+    fn from_str(text: &str) -> Result<Self, Problem> {
+        if (16..=128).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic()) {
+            Ok(Self(text.into()))
+        } else {
+            Err(Problem::bad_request("an idempotency key is 16 to 128 visible ASCII characters, such as a UUID"))
+        }
+    }
+}
+
+impl From<JournalError> for Problem {
+    fn from(_: JournalError) -> Self {
+        Self::new(Kind::Journal, "the journal of streams can't be reached; try again soon")
+            .retry_after(std::time::Duration::from_secs(1))
+    }
+}

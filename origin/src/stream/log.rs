@@ -1,0 +1,178 @@
+//! One stream's frames: appended once, read by any number of readers from any place.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use tokio::{
+    sync::{Notify, futures::Notified},
+    time::Instant,
+};
+
+use super::{Event, StreamId};
+use crate::{problem::Problem, wire};
+
+/// The frames of one stream in memory, encoded once and contiguous.
+///
+/// While the stream runs a reader copies out the few bytes that are new to it; once it has ended all readers
+/// share one allocation.
+#[derive(Debug)]
+pub struct Log {
+    id: StreamId,
+    frames: Mutex<Frames>,
+    grown: Notify,
+}
+
+#[derive(Debug)]
+struct Frames {
+    bytes: Storage,
+    /// The end of each frame in `bytes`.
+    ends: Vec<u32>,
+    ending: Option<Ending>,
+}
+
+#[derive(Debug)]
+enum Storage {
+    Open(String),
+    Sealed(Bytes),
+}
+
+/// How and when a stream ended.
+#[derive(Clone, Debug)]
+pub struct Ending {
+    /// When the terminal event was appended.
+    pub at: Instant,
+    /// What the terminal event told, where it was `failed`.
+    pub failed: Option<Problem>,
+}
+
+/// What a reader finds at its place.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Read {
+    /// Whole frames.
+    Frames {
+        /// Their bytes.
+        bytes: Bytes,
+        /// The index behind the last of them.
+        next: u64,
+        /// Whether the last of them is the terminal event.
+        terminal: bool,
+    },
+    /// Nothing yet; there will be more.
+    Pending,
+    /// The place is behind the terminal event.
+    Ended,
+}
+
+impl Log {
+    /// An empty log of the stream `id`.
+    pub fn new(id: StreamId) -> Self {
+        let frames = Frames { bytes: Storage::Open(String::new()), ends: Vec::new(), ending: None };
+        Self { id, frames: Mutex::new(frames), grown: Notify::new() }
+    }
+
+    /// The stream.
+    pub fn id(&self) -> &StreamId {
+        &self.id
+    }
+
+    /// Appends an event and wakes the readers; the bytes of memory that it took. Behind a terminal event
+    /// nothing is appended.
+    pub fn append(&self, event: &Event) -> usize {
+        let mut frames = self.lock();
+        let Storage::Open(text) = &mut frames.bytes else { return 0 };
+        let before = text.len();
+        // Where the stream's limit is set above 4 GiB the offsets would wrap; `Limits` caps it there.
+        let mut text = std::mem::take(text);
+        wire::frame(&mut text, &self.id, frames.ends.len() as u64, event);
+        let (after, end) = (text.len(), u32::try_from(text.len()).unwrap_or(u32::MAX));
+        frames.ends.push(end);
+        frames.bytes = if event.is_terminal() {
+            frames.ends.shrink_to_fit();
+            let failed = if let Event::Failed(problem) = event { Some(problem.clone()) } else { None };
+            frames.ending = Some(Ending { at: Instant::now(), failed });
+            Storage::Sealed(Bytes::from(text.into_boxed_str().into_boxed_bytes()))
+        } else {
+            Storage::Open(text)
+        };
+        drop(frames);
+        self.grown.notify_waiters();
+        after - before + size_of::<u32>()
+    }
+
+    /// The frames from number `from` on, whole ones, `most` bytes of them or, where it is larger, one.
+    pub fn read(&self, from: u64, most: usize) -> Read {
+        let frames = self.lock();
+        let count = frames.ends.len();
+        let first = usize::try_from(from).unwrap_or(usize::MAX);
+        if first >= count {
+            return if frames.ending.is_some() { Read::Ended } else { Read::Pending };
+        }
+        let start = first.checked_sub(1).map_or(0, |before| frames.ends[before]) as usize;
+        let fitting = frames.ends[first..].partition_point(|&end| end as usize <= start.saturating_add(most));
+        let next = first + fitting.max(1);
+        let range = start..frames.ends[next - 1] as usize;
+        let bytes = match &frames.bytes {
+            Storage::Open(text) => Bytes::copy_from_slice(&text.as_bytes()[range]),
+            Storage::Sealed(bytes) => bytes.slice(range),
+        };
+        Read::Frames { bytes, next: next as u64, terminal: next == count && frames.ending.is_some() }
+    }
+
+    /// Resolves at the next append after this call, polled or not.
+    pub fn grown(&self) -> Notified<'_> {
+        self.grown.notified()
+    }
+
+    /// How the stream ended, where it has.
+    pub fn ending(&self) -> Option<Ending> {
+        self.lock().ending.clone()
+    }
+
+    /// The failure that came in place of a first token.
+    pub fn refused(&self) -> Option<Problem> {
+        let frames = self.lock();
+        frames.ending.as_ref().filter(|_| frames.ends.len() == 1).and_then(|ending| ending.failed.clone())
+    }
+
+    /// Waits until the stream has ended.
+    pub async fn ended(&self) -> Ending {
+        loop {
+            let grown = self.grown();
+            if let Some(ending) = self.ending() {
+                return ending;
+            }
+            grown.await;
+        }
+    }
+
+    /// Waits for the first event.
+    pub async fn opened(&self) {
+        loop {
+            let grown = self.grown();
+            if !self.is_empty() {
+                return;
+            }
+            grown.await;
+        }
+    }
+
+    /// How many events there are.
+    pub fn len(&self) -> u64 {
+        self.lock().ends.len() as u64
+    }
+
+    /// Whether there is no event yet.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Bytes of the frames.
+    pub fn size(&self) -> usize {
+        self.lock().ends.last().map_or(0, |&end| end as usize)
+    }
+
+    /// Nothing panics while the lock is held, so a poisoned one holds whole frames all the same.
+    fn lock(&self) -> MutexGuard<'_, Frames> {
+        self.frames.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

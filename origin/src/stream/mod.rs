@@ -1,0 +1,29 @@
+//! The life of a stream: a generation writes each event once into a journal, and every connection is a
+//! reader of the journal. Resume, replay, a second tab and a retried request are all a reader with a cursor.
+//!
+//! # Layout
+//! - [`id`]: a stream's id, a cursor into it.
+//! - [`event`]: chunks, then one terminal event.
+//! - [`log`]: one stream's frames in memory, and waiting for more.
+//! - [`journal`]: where streams are kept: the trait.
+//! - [`memory`]: the journal in this process's memory.
+//! - [`hub`]: start, attach, stop, linger, drain.
+//! - [`generation`]: the task that fills a stream.
+//! - [`reader`]: what one connection gets of a stream.
+
+pub mod event;
+pub mod generation;
+pub mod hub;
+pub mod id;
+pub mod journal;
+pub mod log;
+pub mod memory;
+pub mod reader;
+
+pub use event::{Done, Event, Finish, Timing, Usage};
+pub use hub::{Attached, Hub, Limits, Start};
+pub use id::{Cursor, OriginName, StreamId};
+pub use journal::{Claim, Journal, JournalError, Opened, Writer};
+pub use log::Log;
+pub use memory::MemoryJournal;
+pub use reader::{Framing, Reader};

@@ -1,0 +1,183 @@
+//! An origin on a port of its own, and what the tests say to it.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use eventsource_stream::{Event, Eventsource};
+use futures::StreamExt;
+use headwater_origin::{
+    config::{Config, Secrets},
+    program,
+};
+use reqwest::{Method, RequestBuilder, Response, StatusCode};
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    sync::oneshot,
+    task::JoinHandle,
+};
+
+#[path = "../../examples/scripted.rs"]
+#[expect(dead_code, reason = "the example is a program too")]
+pub mod scripted;
+
+pub const SECRET: &str = "a secret of the tests";
+
+/// A running origin; it stops when it is dropped.
+pub struct Origin {
+    pub address: SocketAddr,
+    client: reqwest::Client,
+    stop: Option<oneshot::Sender<()>>,
+    server: JoinHandle<()>,
+}
+
+/// An origin with a scripted model and these flags.
+pub async fn spawn_origin(flags: &[&str]) -> Origin {
+    let flags = ["origin"].iter().chain(flags).map(Into::into);
+    let config = Config::parse_from_env(flags).expect("the flags parse");
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("there is a free port");
+    let address = listener.local_addr().expect("it has an address");
+    let (stop, stopped) = oneshot::channel::<()>();
+    let secrets = Secrets::new([SECRET.to_owned()]).expect("the secret is long enough");
+    let server = tokio::spawn(async move {
+        let shutdown = async { drop(stopped.await) };
+        program::serve(listener, config, secrets, Arc::new(scripted::Scripted), shutdown).await;
+    });
+    let client = reqwest::Client::builder().no_proxy().build().expect("a client");
+    Origin { address, client, stop: Some(stop), server }
+}
+
+impl Origin {
+    /// A request with the secret and without an `Accept`.
+    pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.client.request(method, format!("http://{}{path}", self.address)).bearer_auth(SECRET)
+    }
+
+    /// A framed start of this script, not yet sent.
+    pub fn start(&self, script: &Value) -> RequestBuilder {
+        self.bare(script).header("accept", "text/event-stream")
+    }
+
+    /// A bare start of this script, not yet sent.
+    pub fn bare(&self, script: &Value) -> RequestBuilder {
+        self.request(Method::POST, "/prompts/simple").json(&json!({ "topic": script.to_string() }))
+    }
+
+    /// Follows a stream from the cursor.
+    pub async fn follow(&self, cursor: &str) -> Response {
+        let id = cursor.split('.').next().unwrap_or_default();
+        let request = self.request(Method::GET, &format!("/streams/{id}")).header("last-event-id", cursor);
+        request.send().await.expect("the origin answers")
+    }
+
+    /// Stops a stream.
+    pub async fn stop(&self, id: &str) -> StatusCode {
+        let request = self.request(Method::DELETE, &format!("/streams/{id}"));
+        request.send().await.expect("the origin answers").status()
+    }
+
+    /// What `/healthz` counts under this name.
+    pub async fn count(&self, name: &str) -> u64 {
+        let health: Value =
+            self.request(Method::GET, "/healthz").send().await.expect("it answers").json().await.expect("JSON");
+        health["streams"][name].as_u64().expect("a count")
+    }
+
+    /// Waits until `/healthz` counts so many under this name.
+    pub async fn until(&self, name: &str, count: u64) {
+        let reached = async {
+            while self.count(name).await != count {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), reached).await.unwrap_or_else(|_| panic!("never {count} {name}"));
+    }
+
+    /// Sends these bytes, and reads until the origin closes.
+    pub async fn raw(&self, bytes: &[u8]) -> String {
+        let mut socket = TcpStream::connect(self.address).await.expect("the origin accepts");
+        socket.write_all(bytes).await.expect("the origin reads");
+        let mut answer = Vec::new();
+        socket.read_to_end(&mut answer).await.expect("the origin answers and closes");
+        String::from_utf8_lossy(&answer).into_owned()
+    }
+
+    /// SIGTERM.
+    pub fn terminate(&mut self) {
+        drop(self.stop.take());
+    }
+
+    /// Waits until the server has returned.
+    pub async fn ended(self) {
+        self.server.await.expect("the server didn't panic");
+    }
+}
+
+/// Sends a request that is to be answered by a stream.
+pub async fn open(request: RequestBuilder) -> Response {
+    let response = request.send().await.expect("the origin answers");
+    assert_eq!(response.status(), 200, "{:?}", response.text().await);
+    response
+}
+
+/// The id in `Content-Location`.
+pub fn id_of(response: &Response) -> String {
+    let location = response.headers().get("content-location").expect("a framed stream has a location");
+    location.to_str().expect("ASCII").strip_prefix("/streams/").expect("a stream's path").to_owned()
+}
+
+/// All events of a stream that a third-party parser finds, up to its end.
+pub async fn events(response: Response) -> Vec<Event> {
+    let mut events = response.bytes_stream().eventsource();
+    let mut all = Vec::new();
+    while let Some(event) = events.next().await {
+        all.push(event.expect("the stream is whole"));
+    }
+    all
+}
+
+/// The first events of a stream; then its connection is cut.
+pub async fn first_events(response: Response, count: usize) -> Vec<Event> {
+    let events: Vec<_> = response.bytes_stream().eventsource().take(count).collect().await;
+    events.into_iter().map(|event| event.expect("the stream is whole so far")).collect()
+}
+
+/// The chunks' text.
+pub fn text(events: &[Event]) -> String {
+    let chunks = events.iter().filter(|event| event.event == "message");
+    chunks.map(|event| data(event)["chunk"].as_str().expect("a chunk is text").to_owned()).collect()
+}
+
+/// An event's data.
+pub fn data(event: &Event) -> Value {
+    serde_json::from_str(&event.data).expect("data is JSON")
+}
+
+/// The terminal event's name and data; there is exactly one, at the end.
+pub fn terminal(events: &[Event]) -> (&str, Value) {
+    let (last, before) = events.split_last().expect("a stream has a terminal event");
+    assert!(before.iter().all(|event| event.event == "message"), "a terminal event is the last one: {before:?}");
+    assert!(matches!(last.event.as_str(), "done" | "failed"), "the last event is a terminal one: {last:?}");
+    (&last.event, data(last))
+}
+
+/// The problem's name; checks what all problems have.
+pub async fn problem(response: Response) -> (u16, String) {
+    let status = response.status().as_u16();
+    let headers = response.headers().clone();
+    assert_eq!(headers["content-type"], "application/problem+json");
+    let document: Value = response.json().await.expect("a problem is JSON");
+    assert_eq!(document["status"], status);
+    for text in ["type", "title", "detail", "instance"] {
+        assert!(document[text].is_string(), "{text} of {document}");
+    }
+    assert!(document["retryable"].is_boolean());
+    assert!(!matches!(status, 429 | 503) || headers.contains_key("retry-after"), "{status} says when to retry");
+    let name = document["type"].as_str().and_then(|name| name.strip_prefix("/problems/"));
+    (status, name.expect("a type of ours").to_owned())
+}
+
+/// A finished stream's bytes, from its start.
+pub async fn follow_bytes(origin: &Origin, id: &str) -> Vec<u8> {
+    origin.follow(id).await.bytes().await.expect("the stream is whole").to_vec()
+}

@@ -1,0 +1,141 @@
+//! FAULTS "Life of a connection": resume, replay, second readers.
+
+use futures::future::join_all;
+use reqwest::Method;
+use serde_json::json;
+
+use crate::helpers::{events, first_events, follow_bytes, id_of, open, problem, spawn_origin, terminal, text};
+
+#[tokio::test]
+async fn fault_5_a_chunk_behind_a_cut_appears_once() {
+    let origin = spawn_origin(&[]).await;
+    let response = open(origin.start(&json!([{ "tokens": 50, "every_ms": 2 }]))).await;
+    let id = id_of(&response);
+    let mut seen = first_events(response, 7).await;
+    loop {
+        let cursor = seen.last().unwrap().id.clone();
+        let more = first_events(origin.follow(&cursor).await, 11).await;
+        seen.extend(more);
+        if seen.last().unwrap().event != "message" {
+            break;
+        }
+    }
+    assert_eq!(seen, events(origin.follow(&id).await).await);
+    assert_eq!(text(&seen), (0..50).map(|number| format!("{number} ")).collect::<String>());
+    assert_eq!(origin.count("started").await, 1);
+}
+
+#[tokio::test]
+async fn every_cursor_of_a_finished_stream_gives_exactly_what_is_behind_it() {
+    let origin = spawn_origin(&[]).await;
+    let response = open(origin.start(&json!([{ "tokens": 30 }]))).await;
+    let id = id_of(&response);
+    let all = events(response).await;
+    for (index, event) in all.iter().enumerate() {
+        let rest = origin.follow(&event.id).await;
+        if index + 1 == all.len() {
+            assert_eq!(rest.status(), 204);
+        } else {
+            let body = rest.text().await.unwrap();
+            assert!(body.starts_with(&format!("retry: 1000\nid: {id}.{index}\n\n")), "the cursor is kept: {body}");
+            assert!(
+                String::from_utf8(follow_bytes(&origin, &id).await)
+                    .unwrap()
+                    .ends_with(&body[body.find("\n\n").unwrap() + 2..])
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn fault_7_cursors_that_lead_nowhere() {
+    let origin = spawn_origin(&[]).await;
+    let response = open(origin.start(&json!(["a", "b"]))).await;
+    let id = id_of(&response);
+    let last = events(response).await.len() - 1;
+    assert_eq!(origin.follow(&format!("{id}.{last}")).await.status(), 204);
+    for cursor in [format!("{id}.{}", last + 1), format!("{id}.18446744073709551614")] {
+        assert_eq!(problem(origin.follow(&cursor).await).await, (400, "bad-cursor".into()), "{cursor}");
+    }
+    let malformed = [format!("{id}."), format!("{id}.x"), format!("{id}.-1"), "nonsense".into(), "a".repeat(10_240)];
+    for cursor in malformed {
+        for path in [format!("/streams/{id}"), "/prompts/simple".into()] {
+            let request = origin.request(Method::GET, &path).header("last-event-id", &cursor);
+            assert_eq!(problem(request.send().await.unwrap()).await, (400, "bad-cursor".into()), "{cursor}");
+        }
+    }
+    let bytes = reqwest::header::HeaderValue::from_bytes(b"a-\xff\xfe").unwrap();
+    let request = origin.request(Method::GET, "/prompts/simple").header("last-event-id", bytes);
+    assert_eq!(problem(request.send().await.unwrap()).await, (400, "bad-cursor".into()));
+    let unknown = "a-0123456789ABCDEFGHIJkl";
+    assert_eq!(problem(origin.follow(unknown).await).await, (404, "not-found".into()));
+    let another =
+        origin.request(Method::GET, &format!("/streams/{unknown}")).header("last-event-id", format!("{id}.0"));
+    assert_eq!(problem(another.send().await.unwrap()).await, (404, "not-found".into()));
+    assert_eq!(origin.count("started").await, 1, "no cursor ever starts a generation");
+}
+
+#[tokio::test]
+async fn fault_7_a_finished_stream_expires() {
+    let origin = spawn_origin(&["--retention", "50ms"]).await;
+    let response = open(origin.start(&json!(["a"]))).await;
+    let id = id_of(&response);
+    events(response).await;
+    tokio::time::sleep(std::time::Duration::from_millis(60)).await;
+    assert_eq!(problem(origin.follow(&id).await).await, (404, "not-found".into()));
+}
+
+#[tokio::test]
+async fn fault_8_the_cursor_in_the_header_wins() {
+    let origin = spawn_origin(&[]).await;
+    let response = open(origin.start(&json!(["a", "b", "c"]))).await;
+    let id = id_of(&response);
+    events(response).await;
+    let both = origin
+        .request(Method::GET, &format!("/prompts/simple?last_event_id={id}.0"))
+        .header("last-event-id", format!("{id}.1"));
+    assert_eq!(text(&events(open(both).await).await), "c");
+    let query = origin.request(Method::GET, &format!("/prompts/simple?last_event_id={id}.0"));
+    assert_eq!(text(&events(open(query).await).await), "bc");
+    assert_eq!(origin.count("started").await, 1);
+}
+
+#[tokio::test]
+async fn fault_9_readers_share_one_generation() {
+    let origin = spawn_origin(&[]).await;
+    let first = open(origin.start(&json!([{ "tokens": 40, "every_ms": 3 }]))).await;
+    let id = id_of(&first);
+    let cursors = [id.clone(), format!("{id}.3"), format!("{id}.20")];
+    let (first, others) = tokio::join!(
+        events(first),
+        join_all(cursors.iter().map(|cursor| async { events(origin.follow(cursor).await).await }))
+    );
+    assert_eq!(terminal(&first).0, "done");
+    assert_eq!((&others[0], &others[1][..], &others[2][..]), (&first, &first[4..], &first[21..]));
+    assert_eq!(origin.count("started").await, 1);
+}
+
+#[tokio::test]
+async fn fault_11_silence_is_filled_with_comments() {
+    let origin = spawn_origin(&["--heartbeat", "40ms", "--gate", "20ms"]).await;
+    let response = open(origin.start(&json!([200, "a", 200, "b"]))).await;
+    let id = id_of(&response);
+    let body = response.text().await.unwrap();
+    let (before, rest) = body.split_once(&format!("id: {id}.0\n")).unwrap();
+    let (between, _) = rest.split_once(&format!("id: {id}.1\n")).unwrap();
+    for silence in [before, between] {
+        assert!((2..=5).contains(&silence.matches("\n:\n\n").count()), "{silence:?}");
+    }
+    assert!(before.starts_with(&format!("retry: 1000\nid: {id}\n\n")));
+    assert_eq!(body.matches("event: done").count(), 1);
+}
+
+#[tokio::test]
+async fn a_cursor_past_the_end_of_a_running_stream_waits() {
+    let origin = spawn_origin(&[]).await;
+    let response = open(origin.start(&json!(["a", 50, "b", "c", "d"]))).await;
+    let id = id_of(&response);
+    let ahead = events(origin.follow(&format!("{id}.1")).await).await;
+    assert_eq!(text(&ahead), "cd");
+    assert_eq!(terminal(&ahead).0, "done");
+}
