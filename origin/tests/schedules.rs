@@ -1,0 +1,239 @@
+//! Hub and journal under random schedules: whatever the order of tokens, reads, cuts, returns, stops and
+//! waits, every reader gets every event once and in order, and exactly one terminal event, at the end.
+
+#![expect(clippy::unwrap_used, reason = "a test that can't go on fails")]
+
+use std::{
+    io,
+    pin::Pin,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures::{
+    Stream, StreamExt,
+    channel::mpsc::{self, UnboundedSender},
+};
+use headwater_origin::{
+    model::{Model, ModelError, Token, Tokens},
+    problem::Kind,
+    stream::{Attached, Finish, Framing, Hub, Limits, MemoryJournal, Start, Usage, reader::Pace},
+};
+use proptest::{collection::vec, prelude::*, test_runner::TestCaseResult};
+use tokio::time::{sleep, timeout};
+
+const LINGER: Duration = Duration::from_secs(20);
+const RETENTION: Duration = Duration::from_secs(600);
+const READERS: usize = 3;
+
+#[derive(Clone, Debug)]
+enum Step {
+    /// The model gives a token of this many bytes.
+    Token(usize),
+    /// The model ends, fails, or breaks off.
+    End(u8),
+    /// A reader reads all that is there.
+    Read(usize),
+    /// A reader's connection is cut.
+    Leave(usize),
+    /// A reader comes back with its cursor; a new one from the start.
+    Back(usize),
+    /// Someone stops the stream.
+    Stop,
+    /// Time goes by, seconds.
+    Wait(u64),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        8 => (0..300_usize).prop_map(Step::Token),
+        1 => (0..3_u8).prop_map(Step::End),
+        6 => (0..READERS).prop_map(Step::Read),
+        3 => (0..READERS).prop_map(Step::Leave),
+        4 => (0..READERS).prop_map(Step::Back),
+        1 => Just(Step::Stop),
+        2 => prop_oneof![4 => 0..19_u64, 2 => 20..100_u64, 1 => 600..700_u64].prop_map(Step::Wait),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2_000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_reader_gets_every_event_once_and_one_terminal_event(steps in vec(step(), 1..60)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        runtime.block_on(run(steps))?;
+    }
+}
+
+async fn run(steps: Vec<Step>) -> TestCaseResult {
+    let (model, feed) = Driven::new();
+    let journal = MemoryJournal::new(RETENTION, 1 << 20);
+    let hub = Hub::new("a".parse().unwrap(), Arc::new(model), Arc::new(journal.clone()), limits());
+    let prompt = Start {
+        name: "test".into(),
+        prompt: "test".into(),
+        variables: None,
+        claim: None,
+        framing: Framing::Framed,
+    };
+    let first = hub.start(prompt).await.unwrap();
+    let id = first.log().id().to_string();
+    let mut readers: Vec<Client> = (0..READERS).map(|_| Client::new(&id)).collect();
+    readers[0].body = Some(Box::pin(first.into_body()));
+    let mut said = Vec::new();
+
+    for step in steps {
+        match step {
+            Step::Token(size) => {
+                let text = format!("{} {}\n", said.len(), "x".repeat(size));
+                if feed.unbounded_send(Ok(Token::Text(text.clone()))).is_ok() {
+                    said.push(text);
+                }
+            }
+            Step::End(0) => drop(feed.unbounded_send(Ok(Token::End { finish: Finish::Stop, usage: Usage::default() }))),
+            Step::End(1) => drop(feed.unbounded_send(Err(ModelError::BrokeOff("test".into())))),
+            Step::End(_) => feed.close_channel(),
+            Step::Read(reader) => readers[reader].read().await?,
+            Step::Leave(reader) => readers[reader].body = None,
+            Step::Back(reader) => readers[reader].back(&hub).await?,
+            Step::Stop => match hub.stop(&id.parse().unwrap()).await {
+                Ok(()) => {}
+                Err(problem) => prop_assert_eq!(problem.kind(), Kind::NotFound),
+            },
+            Step::Wait(seconds) => sleep(Duration::from_secs(seconds)).await,
+        }
+    }
+
+    let _ = hub.stop(&id.parse().unwrap()).await;
+    prop_assert_eq!(hub.status().running, 0, "a stream that has ended runs no more");
+    for reader in &mut readers {
+        reader.read().await?;
+        if !reader.over {
+            reader.back(&hub).await?;
+            reader.read().await?;
+        }
+        prop_assert!(reader.over || reader.expired, "every reader comes to the end: {:?}", reader.seen);
+    }
+    for reader in &readers {
+        let chunks: Vec<&Seen> = reader.seen.iter().filter(|seen| !seen.terminal).collect();
+        for (index, (seen, said)) in chunks.iter().zip(&said).enumerate() {
+            prop_assert_eq!(seen.index, index as u64, "in order, none lost, none doubled");
+            prop_assert_eq!(&seen.text, said);
+        }
+        prop_assert!(chunks.len() <= said.len());
+        let terminal = reader.seen.iter().filter(|seen| seen.terminal).count();
+        prop_assert_eq!(terminal, usize::from(reader.over));
+        prop_assert!(!reader.over || reader.seen.last().is_some_and(|seen| seen.terminal));
+    }
+    let whole: Vec<_> = readers.iter().filter(|reader| reader.over).collect();
+    prop_assert!(whole.windows(2).all(|pair| pair[0].seen == pair[1].seen), "all readers saw the same");
+
+    sleep(RETENTION).await;
+    prop_assert!(hub.stop(&id.parse().unwrap()).await.is_err(), "it expires");
+    prop_assert_eq!(journal.used(), 0, "and leaves no bytes behind");
+    Ok(())
+}
+
+fn limits() -> Limits {
+    Limits {
+        gate: Duration::from_millis(10),
+        first_token_timeout: Duration::from_secs(10_000),
+        idle_timeout: Duration::from_secs(10_000),
+        linger: LINGER,
+        stream_bytes: 1 << 20,
+        generations: 4,
+        queue: 4,
+        pace: Pace { write_interval: Duration::from_millis(8), heartbeat: Duration::from_secs(10) },
+    }
+}
+
+type Body = Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>;
+
+/// A browser's part: a cursor, and what was seen.
+struct Client {
+    cursor: String,
+    body: Option<Body>,
+    seen: Vec<Seen>,
+    over: bool,
+    expired: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Seen {
+    index: u64,
+    text: String,
+    terminal: bool,
+}
+
+impl Client {
+    fn new(id: &str) -> Self {
+        Self { cursor: id.to_owned(), body: None, seen: Vec::new(), over: false, expired: false }
+    }
+
+    async fn read(&mut self) -> TestCaseResult {
+        while let Some(body) = &mut self.body {
+            match timeout(Duration::from_millis(100), body.next()).await {
+                Err(_) => return Ok(()),
+                Ok(None) => {
+                    prop_assert!(self.seen.last().is_some_and(|seen| seen.terminal), "cut silently");
+                    self.body = None;
+                }
+                Ok(Some(write)) => self.take(std::str::from_utf8(&write.unwrap()).unwrap()),
+            }
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, frames: &str) {
+        for frame in frames.split_terminator("\n\n") {
+            let value = |name: &str| frame.lines().find_map(|line| line.strip_prefix(name));
+            let (Some(cursor), Some(data)) = (value("id: "), value("data: ")) else { continue };
+            let data: serde_json::Value = serde_json::from_str(data).unwrap();
+            self.seen.push(Seen {
+                index: cursor.split_once('.').unwrap().1.parse().unwrap(),
+                text: data["chunk"].as_str().unwrap_or_default().to_owned(),
+                terminal: value("event: ").is_some(),
+            });
+            self.over |= value("event: ").is_some();
+            self.cursor = cursor.to_owned();
+        }
+    }
+
+    async fn back(&mut self, hub: &Hub) -> TestCaseResult {
+        self.body = None;
+        match hub.attach(&self.cursor.parse().unwrap()).await {
+            Ok(Attached::Reader(reader)) => {
+                prop_assert!(!self.over, "nothing is behind a terminal event");
+                self.body = Some(Box::pin(reader.into_body()));
+            }
+            Ok(Attached::AtEnd) => prop_assert!(self.over),
+            Err(problem) => {
+                prop_assert_eq!(problem.kind(), Kind::NotFound);
+                self.expired = true;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A model that says what the test sends.
+struct Driven(Mutex<Option<Tokens>>);
+
+impl Driven {
+    fn new() -> (Self, UnboundedSender<Result<Token, ModelError>>) {
+        let (feed, tokens) = mpsc::unbounded();
+        (Self(Mutex::new(Some(tokens.boxed()))), feed)
+    }
+}
+
+impl Model for Driven {
+    fn name(&self) -> &'static str {
+        "driven"
+    }
+
+    fn generate(&self, _: &str) -> Tokens {
+        self.0.lock().unwrap().take().expect("one generation each")
+    }
+}
