@@ -1,0 +1,26 @@
+//! The edge of Headwater: it asks an origin for a stream of text and hands the answer's body to the browser
+//! without touching a byte of it.
+//!
+//! What decides is pure and builds natively; what talks to a runtime is thin. A second runtime is one more
+//! adapter beside `cloudflare`.
+//!
+//! # Layout
+//!
+//! In reading order, which is a request's order too:
+//!
+//! * [`config`]: the settings, parsed once.
+//! * [`route`]: what is asked? A request's parts become a [`route::Call`], or a problem.
+//! * [`policy`]: who may? Cross-origin rules, rate-limit keys, the one place that answers "may this caller start?".
+//! * [`upstream`]: the request to the origin, the header lists of both directions, and what its answer is worth.
+//! * [`health`]: how the edge and its origins are.
+//! * [`problem`]: every answer that the edge makes up itself (RFC 9457).
+//! * `cloudflare`: the Workers runtime (built for `wasm32-unknown-unknown` only).
+
+#[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
+pub mod cloudflare;
+pub mod config;
+pub mod health;
+pub mod policy;
+pub mod problem;
+pub mod route;
+pub mod upstream;
