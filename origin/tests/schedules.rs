@@ -71,13 +71,8 @@ async fn run(steps: Vec<Step>) -> TestCaseResult {
     let (model, feed) = Driven::new();
     let journal = MemoryJournal::new(RETENTION, 1 << 20);
     let hub = Hub::new("a".parse().unwrap(), Arc::new(model), Arc::new(journal.clone()), limits());
-    let prompt = Start {
-        name: "test".into(),
-        prompt: "test".into(),
-        variables: None,
-        claim: None,
-        framing: Framing::Framed,
-    };
+    let prompt =
+        Start { name: "test".into(), prompt: "test".into(), variables: None, claim: None, framing: Framing::Framed };
     let first = hub.start(prompt).await.unwrap();
     let id = first.log().id().to_string();
     let mut readers: Vec<Client> = (0..READERS).map(|_| Client::new(&id)).collect();

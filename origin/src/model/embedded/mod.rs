@@ -3,7 +3,12 @@
 mod chat;
 mod decoder;
 
-use std::{path::Path, sync::Arc, thread, time::Instant};
+use std::{
+    path::Path,
+    sync::{Arc, OnceLock},
+    thread,
+    time::Instant,
+};
 
 use futures::{
     StreamExt,
@@ -11,8 +16,8 @@ use futures::{
     stream,
 };
 use llama_cpp_2::{
-    LogOptions, llama_backend::LlamaBackend, model::LlamaModel, model::params::LlamaModelParams, send_logs_to_tracing,
-    token::LlamaToken,
+    LlamaCppError, LogOptions, llama_backend::LlamaBackend, model::LlamaModel, model::params::LlamaModelParams,
+    send_logs_to_tracing, token::LlamaToken,
 };
 
 use self::chat::ChatTemplate;
@@ -72,6 +77,19 @@ pub enum LoadError {
     },
 }
 
+/// llama.cpp, started once in this process; its log goes to ours.
+///
+/// # Errors
+/// It can't be started.
+pub fn backend() -> Result<&'static LlamaBackend, &'static LlamaCppError> {
+    static BACKEND: OnceLock<Result<LlamaBackend, LlamaCppError>> = OnceLock::new();
+    let start = || {
+        send_logs_to_tracing(LogOptions::default());
+        LlamaBackend::init()
+    };
+    BACKEND.get_or_init(start).as_ref()
+}
+
 impl Embedded {
     /// Loads the model and starts its thread; takes a moment, and a line of the log at its begin and end.
     ///
@@ -84,12 +102,11 @@ impl Embedded {
         }
         let began = Instant::now();
         tracing::info!(path, "loading the model");
-        send_logs_to_tracing(LogOptions::default());
         let broken =
             |error: &dyn std::error::Error| LoadError::Broken { path: path.clone(), reason: error.to_string() };
-        let backend = LlamaBackend::init().map_err(|error| broken(&error))?;
-        let model = LlamaModel::load_from_file(&backend, &path, &LlamaModelParams::default())
-            .map_err(|error| broken(&error))?;
+        let backend = backend().map_err(|error| broken(&error))?;
+        let model =
+            LlamaModel::load_from_file(backend, &path, &LlamaModelParams::default()).map_err(|error| broken(&error))?;
         let chat = ChatTemplate::of(&model).map_err(|reason| LoadError::NoChat { path: path.clone(), reason })?;
         let model = Arc::new(model);
         let (jobs, received) = std::sync::mpsc::channel();
@@ -97,7 +114,7 @@ impl Embedded {
         let decoder = decoder::Settings::from(settings);
         let thread = thread::Builder::new().name("decoder".into()).spawn({
             let model = model.clone();
-            move || decoder::run(&backend, &model, &decoder, &received, &ready)
+            move || decoder::run(backend, &model, &decoder, &received, &ready)
         });
         let not_started = |reason: String| LoadError::Start { path: path.clone(), reason };
         thread.map_err(|error| not_started(error.to_string()))?;

@@ -1,0 +1,120 @@
+//! The embedded model against llama.cpp's own speed on the same file: one stream's decode loop written by hand,
+//! and the same prompt through [`Embedded`], in turn.
+//!
+//! `cargo bench --bench embedded [-- FLAGS]`, with the origin's flags. Prints tokens/s of each run, and the
+//! medians' ratio; then what 1, 2, 4 and 8 streams at once get together.
+
+use std::{num::NonZeroU32, time::Instant};
+
+use futures::{StreamExt, executor::block_on, future::join_all};
+use headwater_origin::{
+    config::{self, Config},
+    model::{
+        Model, Token,
+        embedded::{self, Embedded},
+    },
+};
+use llama_cpp_2::{
+    context::params::LlamaContextParams,
+    llama_batch::LlamaBatch,
+    model::{LlamaModel, params::LlamaModelParams},
+    sampling::LlamaSampler,
+};
+
+const RUNS: usize = 7;
+const TOKENS: u32 = 128;
+const PROMPT: &str = "Write a short poem about a river";
+
+fn main() {
+    let flags = std::env::args_os().filter(|arg| arg != "--bench");
+    let tokens = TOKENS.to_string();
+    // Never an early end, and the same choices in every run.
+    let fixed = ["--max-tokens", &tokens, "--seed", "7"].map(Into::into);
+    let settings = match Config::parse_from_env(flags.chain(fixed)) {
+        Ok(config) => config.embedded,
+        Err(error) => return eprintln!("{error}"),
+    };
+    let embedded = match Embedded::load(&settings) {
+        Ok(embedded) => embedded,
+        Err(error) => return eprintln!("{error}"),
+    };
+    let (mut own, mut theirs) = (Vec::new(), Vec::new());
+    for run in 1..=RUNS {
+        theirs.push(llama_cpp(&settings));
+        own.push(together(&embedded, 1));
+        println!("run {run}: llama.cpp {:.1} tokens/s, through the origin {:.1}", theirs[run - 1], own[run - 1]);
+    }
+    println!(
+        "median: llama.cpp {:.1}, origin {:.1}, ratio {:.3}",
+        median(&theirs),
+        median(&own),
+        median(&own) / median(&theirs)
+    );
+    for streams in [1, 2, 4, 8] {
+        let runs: Vec<f64> = (0..RUNS).map(|_| together(&embedded, streams)).collect();
+        println!(
+            "{streams} streams at once: {:.1} tokens/s together, {:.2} of one",
+            median(&runs),
+            median(&runs) / median(&own)
+        );
+    }
+}
+
+/// Tokens/s of this many streams together, from the first token of the first on.
+fn together(embedded: &Embedded, streams: usize) -> f64 {
+    let first = std::sync::OnceLock::new();
+    let first = &first;
+    let count = |mut tokens: headwater_origin::model::Tokens| async move {
+        let mut usage = 0;
+        while let Some(Ok(token)) = tokens.next().await {
+            first.get_or_init(Instant::now);
+            if let Token::End { usage: told, .. } = token {
+                usage = told.output_tokens;
+            }
+        }
+        usage
+    };
+    let total: u64 = block_on(join_all((0..streams).map(|_| count(embedded.generate(PROMPT))))).iter().sum();
+    total as f64 / first.get().map_or(f64::NAN, |first| first.elapsed().as_secs_f64())
+}
+
+/// Tokens/s of llama.cpp by itself, with the same sampling.
+fn llama_cpp(settings: &config::Embedded) -> f64 {
+    let threads = std::thread::available_parallelism().map_or(1, |cores| cores.get() as i32);
+    let threads = settings.embedded_threads.map_or(threads, i32::from);
+    let backend = embedded::backend().expect("llama.cpp starts");
+    let model = LlamaModel::load_from_file(backend, &settings.embedded_path, &LlamaModelParams::default())
+        .expect("the model loads");
+    let params = LlamaContextParams::default()
+        .with_n_ctx(NonZeroU32::new(settings.embedded_context))
+        .with_n_threads(threads)
+        .with_n_threads_batch(threads);
+    let mut context = model.new_context(backend, params).expect("there is memory for a context");
+    let mut sampler = LlamaSampler::chain_simple([
+        LlamaSampler::penalties(model.n_vocab(), 64, settings.repetition_penalty, 0.0, 0.0),
+        LlamaSampler::top_k(i32::from(settings.top_k)),
+        LlamaSampler::top_p(settings.top_p, 1),
+        LlamaSampler::min_p(settings.min_p, 1),
+        LlamaSampler::temp(settings.temperature),
+        LlamaSampler::dist(7),
+    ]);
+    let prompt = model.vocab().tokenize(PROMPT.as_bytes(), true, false);
+    let mut batch = LlamaBatch::new(512, 1);
+    batch.add_sequence(&prompt, 0, false).expect("the prompt fits");
+    context.decode(&mut batch).expect("it decodes");
+    let mut token = sampler.sample(&context, batch.n_tokens() - 1);
+    let began = Instant::now();
+    for position in 0..TOKENS as i32 {
+        batch.clear();
+        batch.add(token, prompt.len() as i32 + position, &[0], true).expect("one token fits");
+        context.decode(&mut batch).expect("it decodes");
+        token = sampler.sample(&context, 0);
+    }
+    f64::from(TOKENS) / began.elapsed().as_secs_f64()
+}
+
+fn median(values: &[f64]) -> f64 {
+    let mut values = values.to_vec();
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}

@@ -1,0 +1,203 @@
+// @ts-check
+// The page: asks for a poem, shows it as it arrives, and how it arrived.
+// A reload goes on with the same answer: its id is in the address; until the id is known, its key is in the history's state.
+
+import { openStream, resumeStream } from "./stream.js";
+import { createTimeline } from "./timeline.js";
+import { conclude, describe, duration, explain } from "./words.js";
+
+/** The readings change this often, in ms: often enough to look alive, seldom enough to be read. */
+const READINGS_MS = 250;
+/** Room below the last line, in px. */
+const FOOT_PX = 64;
+
+const element = (/** @type {string} */ id) => /** @type {HTMLElement} */ (document.getElementById(id));
+const topic = /** @type {HTMLInputElement} */ (element("topic"));
+const output = element("streamed-data");
+const stopButton = /** @type {HTMLButtonElement} */ (element("btnStop"));
+const replayButton = element("btnReplay");
+const state = element("state");
+const timeline = createTimeline(/** @type {HTMLCanvasElement} */ (element("timeline")));
+
+/** @typedef {import("./stream.js").Stream} Stream */
+/** @typedef {import("./stream.js").StateChange} StateChange */
+/** @typedef {"asked" | "resumed" | "replayed"} Origin  How this page came to the answer. */
+
+/** @param {Origin} origin */
+const newAnswer = (origin) => ({
+  origin,
+  stream: /** @type {Stream | undefined} */ (undefined),
+  running: true,
+  since: performance.now(), // and so are all these times, in ms
+  firstAt: 0,
+  lastAt: 0,
+  count: 0, // of texts, which are tokens as a rule
+  nextAt: 0, // when the next connection is tried
+});
+
+/** The answer on the page. The one before it may still be on its way to its stop. */
+let answer = { ...newAnswer("asked"), running: false };
+let following = true; // the reader has not scrolled away from the end of the text
+
+element("ask").addEventListener("submit", (event) => {
+  event.preventDefault();
+  ask();
+});
+element("btnAgain").addEventListener("click", () => ask());
+stopButton.addEventListener("click", stop);
+replayButton.addEventListener("click", () => follow(answer.stream?.id ?? "", "replayed"));
+addEventListener("keydown", ({ key, isComposing }) => { if (key === "Escape" && !isComposing) stop(); });
+addEventListener("scroll", () => { following = hidden() <= FOOT_PX; }, { passive: true });
+begin();
+
+/** What the address or an interrupted page asks for. */
+function begin() {
+  const address = new URLSearchParams(location.search);
+  topic.value = address.get("topic") ?? "";
+  const id = address.get("stream");
+  if (history.state?.key) ask(history.state.key);
+  else if (id) follow(id, "resumed");
+}
+
+/** @param {string} [key] of a start that this page made before it was reloaded */
+function ask(key = crypto.getRandomValues(new Uint32Array(4)).join("-")) {
+  if (answer.running) stop();
+  const variables = { topic: topic.value.trim() };
+  history.replaceState({ key }, "", `?${new URLSearchParams(variables)}`);
+  show("asked", (options) => openStream("/simple", variables, { key, ...options }));
+}
+
+/** @param {string} id @param {Origin} origin */
+function follow(id, origin) {
+  show(origin, (options) => resumeStream(`/streams/${id}`, options));
+}
+
+function stop() {
+  if (!answer.running) return;
+  state.textContent = "Stopping…";
+  answer.stream?.stop().catch((error) => { state.textContent = `It can’t be stopped. ${explain(error).what}`; });
+}
+
+/** Reads a stream to its end, whichever that is. @param {Origin} origin @param {(options: import("./stream.js").Options) => Stream} open */
+async function show(origin, open) {
+  const mine = answer = newAnswer(origin);
+  const current = () => answer === mine;
+  output.replaceChildren();
+  output.setAttribute("aria-busy", "true");
+  element("problem").hidden = replayButton.hidden = true;
+  stopButton.disabled = false;
+  following = true;
+  timeline.start();
+  move({ state: "connecting" });
+  const timer = setInterval(() => { if (current()) readings(); }, READINGS_MS);
+  try {
+    const stream = mine.stream = open({ onState: (change) => { if (current()) move(change); } });
+    for await (const text of stream) if (current()) arrive(text);
+    const result = await stream.result;
+    if (current()) finish(result);
+  } catch (error) {
+    if (current()) fail(error);
+  } finally {
+    clearInterval(timer);
+    mine.running = false;
+    if (current()) rest();
+  }
+}
+
+/** @param {string} text */
+function arrive(text) {
+  output.append(text); // a text node: nothing that a model says is markup
+  answer.lastAt = performance.now();
+  answer.count++;
+  timeline.token();
+  if (answer.count > 1) return;
+  answer.firstAt = answer.lastAt;
+  remember(); // EventSource knows the id no sooner
+  say("streaming");
+  readings();
+}
+
+/** @param {StateChange} change */
+function move({ state: to, delay = 0 }) {
+  if (to === "reconnecting") timeline.cut();
+  if (to === "streaming") {
+    timeline.mended();
+    remember();
+  }
+  answer.nextAt = to === "reconnecting" ? performance.now() + delay : 0;
+  say(to);
+  readings();
+}
+
+/** @param {import("./stream.js").Result} result */
+function finish({ finish, usage, timing }) {
+  const here = answer.lastAt - answer.since;
+  const tokens = usage?.output_tokens ?? answer.count;
+  const replayed = answer.origin === "replayed";
+  // What a replay shows are the times of the journal; what a resumed page has missed, the server knows.
+  const total = replayed ? here : timing?.total_ms ?? here;
+  const first = answer.origin === "asked" ? answer.firstAt - answer.since : timing?.first_token_ms;
+  readings(tokens, first, timing && usage ? rate(tokens, (timing.total_ms ?? 0) - (timing.first_token_ms ?? 0)) : undefined);
+  replayButton.hidden = !answer.count || !answer.stream?.id;
+  say(finish === "stopped" ? "stopped" : "done", conclude(finish, tokens, total, replayed));
+}
+
+/** @param {unknown} error */
+function fail(error) {
+  const { what, todo, again } = explain(error);
+  element("problemWhat").textContent = what;
+  element("problemTodo").textContent = todo;
+  element("btnAgain").textContent = again;
+  element("btnAgain").hidden = !again;
+  element("problem").hidden = false;
+  say("failed");
+}
+
+/** The answer is over. */
+function rest() {
+  timeline.end();
+  answer.nextAt = 0;
+  element("countdown").textContent = "";
+  history.replaceState(null, "");
+  output.setAttribute("aria-busy", "false");
+  if (document.activeElement === stopButton) topic.focus();
+  stopButton.disabled = true;
+}
+
+/** For a reload, or another tab. */
+function remember() {
+  const id = answer.stream?.id;
+  if (!id) return;
+  const address = new URLSearchParams(location.search);
+  address.set("stream", id);
+  history.replaceState(null, "", `?${address}`);
+}
+
+/** Announced by screen readers: changes with the state, never with a token. @param {string} to @param {string} [words] */
+function say(to, words = describe(to, { begun: answer.count > 0, known: !!answer.stream?.id })) {
+  /** @type {HTMLElement} */ (state.parentElement).dataset.state = to;
+  if (words) state.textContent = words;
+}
+
+function readings(tokens = answer.count, first = answer.origin === "asked" && answer.firstAt ? answer.firstAt - answer.since : undefined, perSecond = liveRate()) {
+  element("tokens").textContent = tokens ? tokens.toLocaleString("en") : "–";
+  element("firstToken").textContent = first === undefined ? "–" : duration(first);
+  element("rate").textContent = perSecond ? perSecond.toLocaleString("en", { maximumFractionDigits: perSecond < 100 ? 1 : 0 }) : "–";
+  const left = answer.nextAt - performance.now();
+  element("countdown").textContent = left > 1000 ? `(${Math.ceil(left / 1000)} s)` : "";
+  if (following && hidden() > 0) scrollBy(0, hidden());
+}
+
+/** How much of the text's end is below the window, in px. */
+function hidden() {
+  return output.getBoundingClientRect().bottom + FOOT_PX - innerHeight;
+}
+
+function liveRate() {
+  return answer.origin === "asked" ? rate(answer.count, answer.lastAt - answer.firstAt) : undefined;
+}
+
+/** Tokens/s behind the first token. @param {number} tokens @param {number} ms */
+function rate(tokens, ms) {
+  return tokens > 1 && ms > 0 ? (tokens - 1) * 1000 / ms : undefined;
+}

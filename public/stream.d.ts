@@ -1,0 +1,76 @@
+/** Where a stream is. The last four are final: `stopped` after `stop()`, `left` after its signal or a `break`. */
+export type State = "connecting" | "streaming" | "reconnecting" | "done" | "stopped" | "failed" | "left";
+
+export interface StateChange {
+  state: State;
+  /** `reconnecting`: ms until the next request. */
+  delay?: number;
+  /** `reconnecting`, `failed`: what happened. `left`: the signal's reason. */
+  error?: unknown;
+}
+
+export interface Options {
+  /** Aborting it leaves: the connection closes, the generation goes on for others. */
+  signal?: AbortSignal;
+  /** `fetch` reads only as fast as you do, and notices dead connections. Default: `fetch`. */
+  transport?: "fetch" | "eventsource";
+  /** Called at each change of state, never before `openStream` has returned. */
+  onState?: (change: StateChange) => void;
+}
+
+export interface StartOptions extends Options {
+  /** Idempotency key, 16 to 128 visible ASCII characters: the same key and variables lead to the same stream. Default: random. */
+  key?: string;
+}
+
+export interface ResumeOptions extends Options {
+  /** `ID.n`: deliver what comes after event n. Default: from the start. */
+  cursor?: string;
+}
+
+export interface Result {
+  /** `stop`: the model ended; `length`: a limit did; `stopped`: somebody did. Absent where the server doesn't say. */
+  finish?: string;
+  usage?: { input_tokens?: number; output_tokens?: number };
+  /** Measured by the server. */
+  timing?: { first_token_ms?: number; total_ms?: number };
+}
+
+/** The text of one answer, each piece once and in order. Can be iterated once. */
+export interface Stream extends AsyncIterable<string> {
+  /** Known from the first answer on. A stream without ids, of another server, can't be resumed. */
+  readonly id: string | undefined;
+  /** Where to follow or stop this stream. */
+  readonly url: string | undefined;
+  /** Of the last text delivered: what `resumeStream` takes. */
+  readonly cursor: string | undefined;
+  readonly state: State;
+  /** Settles when the iteration has come to the end; rejects with what the iteration throws. */
+  readonly result: Promise<Result>;
+  /** Ends the generation, for all its readers. Before the id is known: as soon as it is. Rejects if the server can't be told. */
+  stop(): Promise<void>;
+}
+
+/**
+ * An RFC 9457 problem of the server, from an answer or a `failed` event, or the client's own, `type` then being
+ * `network` (not reached, or silent), `truncated` (broke off), `gap` (an event is missing), `malformed` (not understood),
+ * or `not-found` (no stream's address).
+ */
+export class StreamError extends Error {
+  constructor(problem: Partial<Pick<StreamError, "type" | "title" | "detail" | "status" | "retryable" | "retryAfter">>, options?: ErrorOptions);
+  readonly name: "StreamError";
+  readonly type: string;
+  readonly title: string;
+  readonly detail?: string;
+  readonly status?: number;
+  /** Asking again may help. Nothing asks again by itself once this was thrown. */
+  readonly retryable: boolean;
+  /** ms */
+  readonly retryAfter?: number;
+}
+
+/** Starts a stream: `openStream("/simple", { topic: "cat" })`. Asks at once, and reads on as it is iterated. */
+export function openStream(url: string | URL, variables?: Record<string, unknown>, options?: StartOptions): Stream;
+
+/** Follows a stream that exists: `resumeStream("/streams/ID")`. Throws `not-found` when that can't be one. */
+export function resumeStream(url: string | URL, options?: ResumeOptions): Stream;

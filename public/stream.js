@@ -1,0 +1,421 @@
+// @ts-check
+// The client of a Headwater stream: starts it, delivers its text once and in order, mends it, stops it.
+//
+//   const stream = openStream("/simple", { topic: "cat" });
+//   for await (const text of stream) output.append(text);
+//   const { finish } = await stream.result;
+//
+// Reading order: the two ways in; `follow`, one stream's life; its two transports; helpers. Types: stream.d.ts.
+
+import { createParser } from "./vendor/eventsource-parser/index.js";
+
+/** A stream's id and, after a dot, the number of the event that was read last. Events count from 0. */
+const CURSOR = /^([a-z0-9]{1,16}-[0-9A-Za-z]{22})(?:\.(\d+))?$/;
+
+/** `message` is the type of an event that names none. Not `error`: a browser's EventSource uses that itself. */
+const EVENTS = ["message", "done", "failed"];
+/** Statuses after which a start may be sent again with its key. A resume starts nothing: any 5xx will do. */
+const REPEATABLE = [429, 502, 503, 504];
+/** Sendings of a start, or of a stop, until its error is shown: a person waits no longer than these few seconds. */
+const ATTEMPTS = 4;
+/** A broken stream is mended for as long as a server keeps an answer, counted from its last event. */
+const MEND_FOR_MS = 600_000;
+/** Heartbeats come every 10 s: this long without a byte, and the connection is dead. */
+const WATCHDOG_MS = 30_000;
+/** Backoff before the server has said `retry`; what it says is kept between the floor and the ceiling. */
+const RETRY_MS = 1_000;
+const RETRY_FLOOR_MS = 100;
+const BACKOFF_CEILING_MS = 30_000;
+/** A longer `Retry-After` is an error to show, not a wait. */
+const LONGEST_WAIT_MS = 120_000;
+const BROKE_OFF = "The answer broke off";
+/** Time for a body to end after its terminal event. */
+const BODY_END_MS = 1_000;
+/** Characters of one event, so that no server fills the memory. */
+const EVENT_LIMIT = 4 << 20;
+
+/** @typedef {import("./stream.d.ts").State} State */
+/** @typedef {{ url: string, variables: object, key: string }} Start */
+const NO_START = /** @type {any} */ (undefined); // a stream with an id is never started
+
+/** @typedef {{ event?: string, id?: string, data: string }} ServerEvent  An absent or empty id is none. */
+
+export class StreamError extends Error {
+  name = "StreamError";
+
+  /** @param {any} problem RFC 9457, or one of this client's own: see stream.d.ts @param {ErrorOptions} [options] */
+  constructor({ type = "about:blank", title = "Failed", detail, status, retryable = false, retryAfter }, options) {
+    super(detail ?? title, options);
+    Object.assign(this, { type, title, detail, status, retryable, retryAfter });
+  }
+}
+
+/** @type {typeof import("./stream.d.ts").openStream} */
+export function openStream(url, variables = {}, { key = randomKey(), ...options } = {}) {
+  return follow(options, { url: String(url), variables, key });
+}
+
+/** @type {typeof import("./stream.d.ts").resumeStream} */
+export function resumeStream(url, { cursor = String(url).split("/").pop(), ...options } = {}) {
+  if (!cursor || !CURSOR.test(cursor)) throw new StreamError({ type: "not-found", title: "Not a stream" });
+  return follow(options, NO_START, String(url), cursor);
+}
+
+/**
+ * @param {import("./stream.d.ts").Options} options
+ * @param {Start} start
+ * @returns {import("./stream.d.ts").Stream}
+ */
+function follow({ signal, transport, onState }, start, url = "", cursor = "") {
+  // All that changes in a stream's life.
+  let state = /** @type {State} */ ("connecting");
+  let settled = false;
+  let ending = /** @type {unknown} */ (undefined); // the error that settled it
+  let [, id, last] = CURSOR.exec(cursor) ?? []; // known from the first answer on; without one, nothing can be mended
+  let due = last ? Number(last) + 1 : 0; // number of the event to deliver next
+  let began = false; // an event was delivered: without an id, to start again would double it
+  let retry = RETRY_MS;
+  let failures = 0; // since the last event
+  let brokenSince = 0;
+  let native = transport === "eventsource";
+  let paused = false; // between two connections
+  let wire = new AbortController(); // ends the connection, or the pause
+  let stopping = /** @type {Promise<void> | undefined} */ (undefined);
+
+  const life = new AbortController(); // ends with the stream, and takes its listeners along
+  const result = Promise.withResolvers();
+  result.promise.catch(() => {}); // nobody has to look
+  const known = Promise.withResolvers(); // when the id is known, or never will be
+  const texts = connections();
+  /** @type {Promise<IteratorResult<string, void>> | undefined} */
+  let first = Promise.resolve().then(() => texts.next()); // asks at once; what follows is read as the consumer reads
+  first.catch(() => {});
+
+  return {
+    get id() { return id; },
+    get url() { return id && url; },
+    get cursor() { return cursor || undefined; },
+    get state() { return state; },
+    result: result.promise,
+    stop: () => stopping ??= stop(),
+    [Symbol.asyncIterator]: () => ({
+      next() {
+        const next = first ?? texts.next();
+        first = undefined;
+        return next;
+      },
+      return() {
+        leave(new DOMException("The reader left", "AbortError"));
+        return texts.return();
+      },
+    }),
+  };
+
+  /** Every connection of the stream, one after the other, as one sequence of texts. */
+  async function* connections() {
+    const listen = { signal: life.signal };
+    signal?.addEventListener("abort", () => leave(signal.reason), listen);
+    globalThis.addEventListener?.("online", reconnect, listen);
+    if (signal?.aborted) leave(signal.reason);
+
+    while (!settled) {
+      if (stoppedUnknown()) break;
+      wire = new AbortController();
+      try {
+        for await (const event of native ? overEventSource(wire) : overFetch(wire)) {
+          const text = take(event);
+          if (text !== undefined) yield text;
+          if (settled) break;
+        }
+        stoppedUnknown();
+        // One of ours ends with a terminal event; a stream without ids ends at its end, if it ever began.
+        if (!settled && (id || !began)) throw fault("truncated", BROKE_OFF);
+        settle("done", {});
+      } catch (error) {
+        await mend(error);
+      }
+    }
+    if (ending) throw ending;
+  }
+
+  /** Delivers an event: gives its text, or ends the stream. Drops what was delivered before; a gap breaks the connection.
+   * @param {ServerEvent} event @returns {string | void} */
+  function take({ event, id: at, data }) {
+    const number = learn(at);
+    if (id) {
+      if (number < due) return;
+      if (number > due) throw fault("gap", `Event ${due} is missing`);
+      if (number !== due++) throw malformed("An event has no number"); // so it might be an old one
+      cursor = /** @type {string} */ (at);
+    }
+    began = true;
+    failures = brokenSince = 0;
+    if (stoppedUnknown()) return;
+
+    if (event && !EVENTS.includes(event)) return; // HTML §9.2.6: nobody listens to it
+    const body = parse(data);
+    if (event === "done") return settle(body.finish === "stopped" ? "stopped" : "done", body);
+    if (event === "failed") return settle("failed", new StreamError(body));
+    if (typeof body.chunk !== "string") throw malformed("An event has no text");
+    return body.chunk;
+  }
+
+  /** Learns the stream's id from a cursor; gives the event's number, else NaN. @param {string | null | undefined} from */
+  function learn(from) {
+    const [, of, number] = CURSOR.exec(from ?? "") ?? [];
+    if (!of) return NaN;
+    if (!id) {
+      id = cursor = of;
+      url = new URL(`/streams/${id}`, url).href;
+      known.resolve(id);
+    }
+    if (id !== of) throw fault("gap", "An event of another stream");
+    return Number(number);
+  }
+
+  /** After a connection broke: waits until the next one is due, or gives up. @param {any} error */
+  async function mend(error) {
+    if (settled || (stopping && !id)) return;
+    failures++;
+    brokenSince ||= Date.now();
+    const spent = id ? Date.now() - brokenSince > MEND_FOR_MS : began || failures >= ATTEMPTS;
+    if (spent || !mendable(error, !!id)) return settle("failed", error);
+
+    const delay = backoff(error, failures, retry);
+    wire = new AbortController();
+    paused = true;
+    move("reconnecting", { delay, error });
+    await sleep(delay, wire.signal);
+    paused = false;
+  }
+
+  /** The network is back: a connection from before may hang unnoticed, so begin a new one at once. */
+  function reconnect() {
+    if (!paused && !id) return;
+    failures = -1;
+    wire.abort(fault("network", "The network changed"));
+  }
+
+  /** Stop asks the server to end the generation; its `done` then ends the stream. */
+  async function stop() {
+    if (!id && (began || paused)) wire.abort(); // no id will come: see stoppedUnknown
+    if (!id) await known.promise;
+    if (!id || state === "done" || state === "stopped") return;
+    for (let failures = 1; ; failures++) {
+      try {
+        await ask(url, { method: "DELETE", keepalive: true }, new AbortController());
+        return;
+      } catch (/** @type {any} */ error) {
+        if (error.status === 404) return; // it is gone already
+        if (failures === ATTEMPTS || !mendable(error, true)) {
+          stopping = undefined; // may be tried again
+          throw error;
+        }
+        await sleep(backoff(error, failures, retry));
+      }
+    }
+  }
+
+  /** Stopped without an id, so by leaving: the request came to nothing, or its stream has no ids and ends with its reader. */
+  function stoppedUnknown() {
+    if (!stopping || id) return false;
+    settle("stopped", { finish: "stopped" });
+    return true;
+  }
+
+  /** Leaving ends the connection, not the generation: another reader may follow it. @param {unknown} reason */
+  function leave(reason) {
+    settle("left", reason);
+    wire.abort(reason);
+  }
+
+  /** The only end, whatever its kind. @param {State} end @param {any} outcome the result; for `failed` and `left`, the error */
+  function settle(end, outcome) {
+    if (settled) return;
+    settled = true;
+    life.abort();
+    known.resolve(id);
+    if (end === "failed" || end === "left") {
+      result.reject(ending = outcome);
+      move(end, { error: outcome });
+    } else {
+      result.resolve(outcome);
+      move(end);
+    }
+  }
+
+  /** @param {State} now @param {{ delay?: number, error?: unknown }} [detail] */
+  function move(now, detail) {
+    state = now;
+    onState?.({ state, ...detail });
+  }
+
+  /** Backpressure comes by itself: nothing is read from the network until the consumer has taken what was read before.
+   * @param {AbortController} wire @returns {AsyncGenerator<ServerEvent, void>} */
+  async function* overFetch(wire) {
+    const accept = "text/event-stream"; // or the server would send bare frames
+    const response = id
+      ? await ask(url, { headers: { accept, "last-event-id": cursor } }, wire)
+      : await ask(start.url, {
+        method: "POST",
+        headers: { accept, "content-type": "application/json", "idempotency-key": start.key },
+        body: JSON.stringify(start.variables),
+      }, wire);
+    try {
+      if (response.status === 204) return settle("done", {}); // the cursor is at the end already
+      // HTML §9.2.3: anything else is no stream. It comes from something in between, and may go away.
+      if (!response.body || !/^text\/event-stream/i.test(response.headers.get("content-type") ?? "")) {
+        throw fault("malformed", "The answer is not an event stream");
+      }
+      opened(response.url, response.headers.get("content-location"));
+
+      /** @type {ServerEvent[]} */
+      const events = [];
+      const parser = createParser({
+        maxBufferSize: EVENT_LIMIT,
+        onId: learn, // before the first text, an event without data tells the id
+        onEvent: (/** @type {ServerEvent} */ event) => events.push(event),
+        onRetry: (/** @type {number} */ ms) => { retry = Math.max(ms, RETRY_FLOOR_MS); },
+        onError(/** @type {any} */ error) {
+          if (error.type === "max-buffer-size-exceeded") throw malformed("An event is too long");
+        },
+      });
+      const decoder = new TextDecoder("utf-8", { ignoreBOM: true }); // the parser takes the one that may go
+      for (const reader = response.body.getReader(); ;) {
+        const { done, value } = await watched(reader.read(), wire, "truncated", BROKE_OFF);
+        if (done) return;
+        parser.feed(decoder.decode(value, { stream: true }));
+        yield* events.splice(0);
+      }
+    } finally {
+      // Behind a terminal event the body's end is on its way: let it come, and the connection can serve again.
+      if (settled) setTimeout(() => wire.abort(), BODY_END_MS);
+      else wire.abort();
+    }
+  }
+
+  /** The browser's own EventSource: it can't be slowed down, hides heartbeats, and doesn't say why it was refused.
+   * So it makes single connections, mended like those of fetch, and after a refusal fetch asks why.
+   * @param {AbortController} wire @returns {AsyncGenerator<ServerEvent, void>} */
+  async function* overEventSource(wire) {
+    const target = id ? url : start.url;
+    const query = new URLSearchParams(
+      id ? { last_event_id: cursor } : { ...start.variables, idempotency_key: start.key },
+    );
+    const source = new EventSource(target + (target.includes("?") ? "&" : "?") + query);
+    /** @type {ServerEvent[]} */
+    const events = [];
+    let wake = () => {};
+    for (const type of EVENTS) {
+      source.addEventListener(type, ({ lastEventId, data }) => {
+        if (type !== "message") source.close(); // or it would ask again after the end
+        events.push({ event: type, id: lastEventId, data });
+        wake();
+      });
+    }
+    source.onopen = () => opened(source.url);
+    source.onerror = () => {
+      native = source.readyState !== EventSource.CLOSED;
+      wire.abort(fault("truncated", BROKE_OFF));
+    };
+    wire.signal.onabort = () => {
+      source.close();
+      wake();
+    };
+    try {
+      for (;;) {
+        yield* events.splice(0);
+        if (events.length) continue;
+        if (wire.signal.aborted) {
+          if (began && !id) return; // whether it was whole can't be seen: take it for its end
+          throw wire.signal.reason;
+        }
+        await new Promise((resolve) => { wake = () => resolve(undefined); });
+      }
+    } finally {
+      source.close();
+    }
+  }
+
+  /** @param {string} at the address that answered @param {string | null} [location] of the stream, as far as it says */
+  function opened(at, location) {
+    if (!id) url = at;
+    learn(location?.split("/").pop());
+    move("streaming");
+  }
+}
+
+/** One request; any answer but a 2xx is thrown. @param {string} url @param {RequestInit} init @param {AbortController} wire */
+async function ask(url, init, wire) {
+  const request = fetch(url, { cache: "no-store", ...init, signal: wire.signal });
+  const response = await watched(request, wire, "network", "The server can't be reached");
+  if (response.ok) return response;
+  const { status, headers } = response;
+  throw new StreamError({
+    title: `HTTP ${status}`,
+    retryable: status === 429 || status >= 500,
+    ...await watched(response.json(), wire).catch(() => {}), // not every proxy speaks problem+json
+    status,
+    retryAfter: retryAfter(headers.get("retry-after")),
+  });
+}
+
+/** Waits for bytes, but not for ever. Runs only while somebody waits: a consumer that doesn't read is no fault.
+ * @template T @param {Promise<T>} bytes @param {AbortController} wire @param {string} [type] @param {string} [title] */
+async function watched(bytes, wire, type, title) {
+  const watchdog = setTimeout(() => wire.abort(fault("network", "The server fell silent")), WATCHDOG_MS);
+  try {
+    return await bytes;
+  } catch (cause) {
+    throw wire.signal.aborted ? wire.signal.reason : fault(type, title, cause);
+  } finally {
+    clearTimeout(watchdog);
+  }
+}
+
+/** @param {any} error @param {boolean} resuming */
+function mendable({ retryable, status, retryAfter }, resuming) {
+  return retryable && !(retryAfter > LONGEST_WAIT_MS) && (!status || resuming || REPEATABLE.includes(status));
+}
+
+/** Exponential with full jitter, so that clients cut off together don't come back together; on top of `Retry-After`. In ms.
+ * @param {StreamError & { retryAfter?: number }} error @param {number} failures @param {number} retry */
+function backoff({ retryAfter = 0 }, failures, retry) {
+  if (failures < 1) return 0;
+  return retryAfter + Math.random() * Math.min(retry * 2 ** (failures - 1), BACKOFF_CEILING_MS);
+}
+
+/** Seconds or a date (RFC 9110 §10.2.3), in ms from now. @param {string | null} value */
+function retryAfter(value) {
+  if (!value) return;
+  return Math.max(/^\d+$/.test(value) ? Number(value) * 1000 : Date.parse(value) - Date.now(), 0) || 0;
+}
+
+/** @param {number} ms @param {AbortSignal} [signal] ends the sleep early */
+function sleep(ms, signal) {
+  return new Promise((resolve) => {
+    const timer = setTimeout(resolve, ms);
+    signal?.addEventListener("abort", () => {
+      clearTimeout(timer);
+      resolve(undefined);
+    });
+  });
+}
+
+/** @param {string} data @returns {any} */
+function parse(data) {
+  try {
+    return Object(JSON.parse(data));
+  } catch (cause) {
+    throw malformed("An event is not JSON", cause);
+  }
+}
+
+/** @param {string} [type] @param {string} [title] @param {unknown} [cause] */
+const fault = (type, title, cause) => new StreamError({ type, title, retryable: true }, { cause });
+
+/** @param {string} title @param {unknown} [cause] */
+const malformed = (title, cause) => new StreamError({ type: "malformed", title }, { cause });
+
+/** 128 random bits. Not `randomUUID`, which pages on plain HTTP don't have. */
+const randomKey = () => crypto.getRandomValues(new Uint8Array(16)).join("-");

@@ -1,0 +1,71 @@
+// @ts-check
+// What the page says: states, results and errors, in words for people.
+
+import { StreamError } from "./stream.js";
+
+/** What went wrong, and what to do about it. By the last part of the problem's type. @type {Record<string, [string, string]>} */
+const PROBLEMS = {
+  network: ["The server can’t be reached.", "Look at your connection, then try again."],
+  truncated: ["The answer broke off, and the rest can’t be fetched.", "Ask again for a new one."],
+  malformed: ["The server sent something this page doesn’t understand.", "Reload the page to get its newest version."],
+  expired: ["This answer is no longer kept.", "Finished answers are kept for a few minutes. Ask again for a new one."],
+  "not-found": ["This answer can’t be found.", "It may be no longer kept, or the server was restarted. Ask again for a new one."],
+  "bad-request": ["The server doesn’t accept this topic.", "Try a shorter or a simpler one."],
+  "too-large": ["That topic is too long.", "Try a shorter one."],
+  "rate-limited": ["That was one poem after the other.", "Wait a little, then try again."],
+  overloaded: ["Too many people are asking at the moment.", "Try again soon."],
+  journal: ["The server can’t keep answers at the moment.", "Try again soon."],
+  "origin-unreachable": ["The model’s server can’t be reached.", "Try again soon."],
+  "origin-timeout": ["The model’s server doesn’t answer.", "Try again soon."],
+  "model-refused": ["The model refused this.", "Try another topic."],
+  "model-broke-off": ["The model broke off.", "Try again: a new answer may come through."],
+  "first-token-timeout": ["The model didn’t begin.", "Try again soon."],
+  "idle-timeout": ["The model fell silent in mid-answer.", "Try again: a new answer may come through."],
+  abandoned: ["Nobody was reading, so the answer was given up.", "Ask again for a new one."],
+  interrupted: ["The server that wrote this answer went away.", "Ask again for a new one."],
+};
+
+/** Not retryable, says the server: this answer is lost. But another can be had. */
+const LOST = ["expired", "not-found", "truncated"];
+
+/** @param {unknown} error @returns {{ what: string, todo: string, again: string }} `again`: what the button says; empty, no button */
+export function explain(error) {
+  if (!(error instanceof StreamError)) return { what: "Something went wrong in this page.", todo: String(error), again: "Try again" };
+  const { type, title, detail, status, retryable, retryAfter } = error;
+  const name = type.split("/").pop() ?? "";
+  const [what, todo] = PROBLEMS[name] ?? [
+    detail ?? title,
+    retryable ? "Try again soon." : `Trying again won’t help${status ? ` (status ${status})` : ""}.`,
+  ];
+  const again = LOST.includes(name) ? "Ask again" : retryable ? "Try again" : "";
+  return { what, todo: retryAfter ? `Try again in ${duration(retryAfter)}.` : todo, again };
+}
+
+/** @param {string} state @param {{ begun: boolean, known: boolean }} so `begun`: there is text; `known`: there is a stream to go on with */
+export function describe(state, { begun, known }) {
+  switch (state) {
+    case "connecting": return "Asking…";
+    case "streaming": return begun ? "Writing…" : "Waiting for the first token…";
+    case "reconnecting":
+      if (!navigator.onLine) return "You are offline. It goes on when the network is back.";
+      return known ? "Connection lost. Reconnecting…" : "No answer yet. Trying again…";
+    case "failed": return begun ? "Not finished." : "No answer.";
+    default: return "";
+  }
+}
+
+/** @param {string | undefined} finish @param {number} tokens @param {number | undefined} took ms @param {boolean} replayed */
+export function conclude(finish, tokens, took, replayed) {
+  const how = { length: "Ended at the length limit", stopped: "Stopped" }[finish ?? ""] ?? "Finished";
+  const count = `${tokens.toLocaleString("en")} token${tokens === 1 ? "" : "s"}`;
+  if (replayed) return `Replayed: ${count} in ${duration(took ?? 0)}.`;
+  return took ? `${how}: ${count} in ${duration(took)}.` : `${how}: ${count}.`;
+}
+
+/** @param {number} ms */
+export function duration(ms) {
+  if (ms < 1_000) return `${Math.round(ms)} ms`;
+  if (ms < 10_000) return `${(ms / 1_000).toFixed(1)} s`;
+  if (ms < 120_000) return `${Math.round(ms / 1_000)} s`;
+  return `${Math.round(ms / 60_000)} min`;
+}

@@ -1,0 +1,226 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+
+import { openStream, resumeStream } from "../../public/stream.js";
+import { calm, chunks, done, hangUp, ID, impatient, mockTime, noContent, opening, PREAMBLE, read, refuse, serve, until, whole } from "./helpers.js";
+
+const STOPPED = { finish: "stopped" };
+
+/** Two connections at once: the stream's, and that of its DELETE, which ends it. */
+function stoppable(...begin) {
+  let reader;
+  return [
+    (res) => { reader = res; opening(...begin)(res); },
+    (res, { method }) => {
+      assert.equal(method, "DELETE");
+      noContent(res);
+      reader.end(done(1, STOPPED));
+    },
+  ];
+}
+
+test("stop asks the server to stop, and the stream ends with what it says", async (t) => {
+  const { base, requests } = await serve(t, ...stoppable(PREAMBLE, chunks(["a"])));
+  const stream = openStream(`${base}/simple`);
+  const outcome = read(stream);
+  await until(() => stream.cursor === `${ID}.0`);
+  await stream.stop();
+  assert.deepEqual(await outcome, { texts: ["a"], result: STOPPED });
+  assert.equal(stream.state, "stopped");
+  assert.equal(requests[1].url, `/streams/${ID}`);
+});
+
+test("stop, before the id is known, is done as soon as it is", async (t) => {
+  let reader;
+  const { base, requests } = await serve(t, (res) => { reader = res; }, (res) => { noContent(res); reader.end(done(0, STOPPED)); });
+  const stream = openStream(`${base}/simple`);
+  const outcome = read(stream);
+  await until(() => reader);
+  const stopped = stream.stop();
+  assert.equal(stream.stop(), stopped, "asked twice, it stops once");
+  await calm();
+  assert.equal(requests.length, 1);
+  opening(PREAMBLE)(reader);
+  await stopped;
+  assert.deepEqual(await outcome, { texts: [], result: STOPPED });
+  assert.equal(requests[1].method, "DELETE");
+});
+
+test("stopped while a start fails, it is not started again", async (t) => {
+  impatient(t);
+  let reader;
+  const { base, requests } = await serve(t, (res) => { reader = res; });
+  const stream = openStream(`${base}/simple`);
+  await until(() => reader);
+  const stopped = stream.stop();
+  hangUp(reader);
+  assert.deepEqual(await read(stream), { texts: [], result: STOPPED });
+  await stopped;
+  assert.equal(requests.length, 1);
+});
+
+test("stopped at once, it is not even started", async (t) => {
+  const { base, requests } = await serve(t);
+  const stream = openStream(`${base}/simple`);
+  await stream.stop();
+  assert.deepEqual(await read(stream), { texts: [], result: STOPPED });
+  assert.equal(requests.length, 0);
+});
+
+test("stopped in the pause before a start is repeated, it is not repeated", async (t) => {
+  mockTime(t);
+  const { base, requests } = await serve(t, refuse(503, { retryable: true }, { "retry-after": "60" }));
+  const stream = openStream(`${base}/simple`);
+  const outcome = read(stream);
+  await until(() => stream.state === "reconnecting");
+  await stream.stop();
+  assert.deepEqual(await outcome, { texts: [], result: STOPPED });
+  assert.equal(requests.length, 1);
+});
+
+test("a stream without ids is stopped by leaving", async (t) => {
+  const { base, requests } = await serve(t, opening('data: {"chunk":"a"}\n\n'));
+  const stream = openStream(`${base}/simple`);
+  const texts = [];
+  for await (const text of stream) {
+    texts.push(text);
+    void stream.stop();
+  }
+  assert.deepEqual(texts, ["a"]);
+  assert.deepEqual(await stream.result, STOPPED);
+  await until(() => requests[0].gone);
+  assert.equal(requests.length, 1);
+});
+
+test("a stop that the network swallows is sent again", async (t) => {
+  impatient(t);
+  const [begin, stop] = stoppable(PREAMBLE, chunks(["a"]));
+  const { base, requests } = await serve(t, begin, hangUp, refuse(503), stop);
+  const stream = openStream(`${base}/simple`);
+  const outcome = read(stream);
+  await until(() => stream.id);
+  await stream.stop();
+  assert.equal((await outcome).result.finish, "stopped");
+  assert.deepEqual(requests.map(({ method }) => method), ["POST", "DELETE", "DELETE", "DELETE"]);
+});
+
+test("a stop that can't be told rejects, and may be tried again", async (t) => {
+  impatient(t);
+  const [begin, stop] = stoppable(PREAMBLE, chunks(["a"]));
+  const { base } = await serve(t, begin, refuse(403, { type: "/problems/cross-site" }), stop);
+  const stream = openStream(`${base}/simple`);
+  const outcome = read(stream);
+  await until(() => stream.id);
+  await assert.rejects(stream.stop(), { type: "/problems/cross-site" });
+  assert.equal(stream.state, "streaming");
+  await stream.stop();
+  assert.equal((await outcome).result.finish, "stopped");
+});
+
+test("to stop what is gone or done is no error", async (t) => {
+  const { base, requests } = await serve(t, opening(PREAMBLE), refuse(404), whole(PREAMBLE, done(0)));
+  const stream = resumeStream(`${base}/streams/${ID}`);
+  await until(() => stream.state === "streaming");
+  await stream.stop();
+  stream[Symbol.asyncIterator]().return();
+  const ended = resumeStream(`${base}/streams/${ID}`);
+  await read(ended);
+  await ended.stop();
+  assert.equal(requests.length, 3);
+});
+
+test("aborting the signal leaves: the connection closes, nothing is deleted, and the reason is thrown", async (t) => {
+  const { base, requests } = await serve(t, opening(PREAMBLE, chunks(["a", "b"])));
+  const leaving = new AbortController();
+  const stream = openStream(`${base}/simple`, {}, { signal: leaving.signal });
+  const reason = new Error("enough");
+  const texts = [];
+  await assert.rejects(async () => {
+    for await (const text of stream) {
+      texts.push(text);
+      leaving.abort(reason);
+    }
+  }, reason);
+  assert.deepEqual(texts, ["a"], "nothing is delivered after it");
+  await assert.rejects(stream.result, reason);
+  assert.equal(stream.state, "left");
+  await until(() => requests[0].gone);
+  await calm();
+  assert.equal(requests.length, 1);
+});
+
+test("aborting the signal ends a wait for the server, and one for the next attempt", async (t) => {
+  mockTime(t);
+  const { base, requests } = await serve(t, () => {}, refuse(503, { retryable: true }));
+  for (const state of ["connecting", "reconnecting"]) {
+    const leaving = new AbortController();
+    const stream = openStream(`${base}/simple`, {}, { signal: leaving.signal });
+    const outcome = read(stream);
+    const asked = requests.length;
+    await until(() => requests.length > asked && stream.state === state);
+    leaving.abort();
+    assert.equal((await outcome).error.name, "AbortError");
+  }
+  assert.equal(requests.length, 2);
+});
+
+test("with a signal that is aborted already, nothing is asked", async (t) => {
+  const { base, requests } = await serve(t);
+  const states = [];
+  const stream = openStream(`${base}/simple`, {}, { signal: AbortSignal.abort(), onState: ({ state }) => states.push(state) });
+  assert.deepEqual(states, [], "nothing is said before it has returned");
+  assert.equal((await read(stream)).error.name, "AbortError");
+  assert.deepEqual(states, ["left"]);
+  await calm();
+  assert.equal(requests.length, 0);
+});
+
+test("a break leaves, too", async (t) => {
+  const { base, requests } = await serve(t, opening(PREAMBLE, chunks(["a", "b"])));
+  const stream = openStream(`${base}/simple`);
+  for await (const text of stream) {
+    assert.equal(text, "a");
+    break;
+  }
+  assert.equal(stream.state, "left");
+  await assert.rejects(stream.result, { name: "AbortError" });
+  await until(() => requests[0].gone);
+  assert.equal(requests.length, 1);
+});
+
+test("who left may still stop", async (t) => {
+  const { base, requests } = await serve(t, opening(PREAMBLE, chunks(["a"])), noContent);
+  const stream = openStream(`${base}/simple`);
+  for await (const _ of stream) break;
+  await stream.stop();
+  assert.equal(requests[1].method, "DELETE");
+});
+
+test("backpressure: what isn't read isn't fetched", async (t) => {
+  let sent = 0;
+  const { base } = await serve(t, (res) => {
+    opening(PREAMBLE)(res);
+    const text = "x".repeat(1 << 16);
+    let n = 0;
+    const more = () => {
+      while (res.writable) {
+        sent += text.length;
+        if (!res.write(chunks([text], n++))) break;
+      }
+    };
+    res.on("drain", more);
+    more();
+  });
+  const stream = openStream(`${base}/simple`);
+  const texts = stream[Symbol.asyncIterator]();
+  await texts.next();
+  let before;
+  do {
+    before = sent;
+    await calm();
+  } while (sent > before);
+  assert.ok(sent < 32 << 20, `${sent} bytes went into the buffers of the sockets`);
+  for (let i = 0; i < 1000; i++) assert.equal((await texts.next()).value.length, 1 << 16);
+  assert.ok(sent > before, "and it goes on");
+  await texts.return();
+});

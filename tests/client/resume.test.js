@@ -1,0 +1,147 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+
+import { openStream, resumeStream } from "../../public/stream.js";
+import {
+  broken, calm, chunks, done, event, fixtures, hangUp, ID, impatient, noContent, opening, PREAMBLE, read, refuse, serve, until, whole,
+} from "./helpers.js";
+
+const OTHER = "b-0123456789ABCDEFabcdef";
+
+test("a broken stream is resumed from its last event, at its own address, without a second start", async (t) => {
+  impatient(t);
+  const { base, requests } = await serve(t, broken(PREAMBLE, chunks(["a", "b"])), whole(PREAMBLE, chunks(["c"], 2), done(3)));
+  const changes = [];
+  const { texts } = await read(openStream(`${base}/simple`, {}, { onState: (change) => changes.push(change) }));
+  assert.deepEqual(texts, ["a", "b", "c"]);
+  assert.equal(requests[1].method, "GET");
+  assert.equal(requests[1].url, `/streams/${ID}`);
+  assert.equal(requests[1].headers["last-event-id"], `${ID}.1`);
+  assert.equal(requests[1].headers.accept, "text/event-stream");
+  assert.equal(requests.length, 2);
+  assert.deepEqual(changes.map(({ state }) => state), ["streaming", "reconnecting", "streaming", "done"]);
+  assert.equal(changes[1].error.type, "truncated");
+  assert.equal(changes[1].delay, 0);
+});
+
+for (const name of ["framed", "crlf", "cr"]) {
+  test(`fault 3, 5: ${name}, ended or broken off at every byte and resumed: each chunk once, in order`, async (t) => {
+    impatient(t);
+    const [{ bytes, chunks: expected, events, result }] = fixtures(name);
+    /** What a server sends behind a cursor. */
+    const behind = (last) => events.slice(last + 1)
+      .map(({ event, id, data }) => `event: ${event}\nid: ${id}\ndata: ${data}\n\n`).join("");
+    for (let cut = 0; cut < bytes.length; cut++) {
+      const resume = (res, { method, headers }) => method === "POST" // cut off before its id, it is started again, with its key
+        ? whole(bytes)(res)
+        : whole(PREAMBLE + behind(Number(headers["last-event-id"].split(".")[1] ?? -1)))(res);
+      const first = [whole, broken][cut % 2](bytes.subarray(0, cut));
+      const { base } = await serve(t, first, resume);
+      assert.deepEqual(await read(openStream(`${base}/simple`)), { texts: expected, result }, `cut at ${cut}`);
+    }
+  });
+}
+
+test("fault 5: what a server repeats is dropped", async (t) => {
+  impatient(t);
+  const { base } = await serve(t, broken(PREAMBLE, chunks(["a", "b"])), whole(PREAMBLE, chunks(["a", "b", "c"]), done(3)));
+  assert.deepEqual((await read(openStream(`${base}/simple`))).texts, ["a", "b", "c"]);
+});
+
+test("a gap breaks the connection, and the stream is resumed from the last event before it", async (t) => {
+  impatient(t);
+  const { base, requests } = await serve(t, opening(PREAMBLE, chunks(["a"]), chunks(["c"], 2)), whole(PREAMBLE, chunks(["b", "c"], 1), done(3)));
+  const { texts } = await read(openStream(`${base}/simple`));
+  assert.deepEqual(texts, ["a", "b", "c"]);
+  assert.equal(requests[1].headers["last-event-id"], `${ID}.0`);
+  await until(() => requests[0].gone);
+});
+
+test("a gap before the terminal event is a gap too", async (t) => {
+  impatient(t);
+  const { base } = await serve(t, whole(PREAMBLE, chunks(["a"]), done(2)), whole(PREAMBLE, chunks(["b"], 1), done(2)));
+  assert.deepEqual((await read(openStream(`${base}/simple`))).texts, ["a", "b"]);
+});
+
+test("an event of another stream is never delivered", async (t) => {
+  impatient(t);
+  const { base } = await serve(t,
+    broken(PREAMBLE, chunks(["a"])),
+    whole(`id: ${OTHER}.1\ndata: {"chunk":"x"}\n\n`),
+    whole(chunks(["b"], 1), done(2)));
+  assert.deepEqual((await read(openStream(`${base}/simple`))).texts, ["a", "b"]);
+});
+
+test("fault 13: the empty first event's id is a cursor before the first token", async (t) => {
+  impatient(t);
+  const { base, requests } = await serve(t, broken(PREAMBLE), whole(PREAMBLE, chunks(["a"]), done(1)));
+  assert.deepEqual((await read(openStream(`${base}/simple`))).texts, ["a"]);
+  assert.equal(requests[1].method, "GET");
+  assert.equal(requests[1].headers["last-event-id"], ID);
+});
+
+test("the header Content-Location is one too", async (t) => {
+  impatient(t);
+  const headersOnly = (res) => {
+    res.writeHead(200, { "content-type": "text/event-stream", "content-location": `/streams/${ID}` });
+    res.end();
+  };
+  const { base, requests } = await serve(t, headersOnly, whole(PREAMBLE, chunks(["a"]), done(1)));
+  assert.deepEqual((await read(openStream(`${base}/simple`))).texts, ["a"]);
+  assert.equal(requests[1].url, `/streams/${ID}`);
+});
+
+for (const status of [429, 500, 502, 503, 504, 522]) {
+  test(`a resume that is answered with ${status} is tried again`, async (t) => {
+    impatient(t);
+    const { base, requests } = await serve(t, broken(PREAMBLE, chunks(["a"])), hangUp, ...Array(9).fill(refuse(status)), whole(chunks(["b"], 1), done(2)));
+    assert.deepEqual((await read(openStream(`${base}/simple`))).texts, ["a", "b"]);
+    assert.equal(requests.length, 12);
+    assert.equal(requests[11].headers["last-event-id"], `${ID}.0`);
+  });
+}
+
+for (const [status, name] of [[400, "bad-cursor"], [404, "expired"], [404, "not-found"]]) {
+  test(`fault 7: a resume that is answered with ${status} ${name} is final, and throws: what is there is not the whole`, async (t) => {
+    impatient(t);
+    const { base, requests } = await serve(t, broken(PREAMBLE, chunks(["a"])), refuse(status, { type: `/problems/${name}` }));
+    const { texts, error } = await read(openStream(`${base}/simple`));
+    assert.deepEqual(texts, ["a"]);
+    assert.equal(error.type, `/problems/${name}`);
+    await calm();
+    assert.equal(requests.length, 2);
+  });
+}
+
+test("fault 7: resumed at its end, a stream is answered with 204 and is done", async (t) => {
+  const { base, requests } = await serve(t, noContent);
+  const stream = resumeStream(`${base}/streams/${ID}`, { cursor: `${ID}.7` });
+  assert.deepEqual(await read(stream), { texts: [], result: {} });
+  assert.equal(stream.state, "done");
+  assert.equal(requests[0].headers["last-event-id"], `${ID}.7`);
+});
+
+test("fault 9: another page follows a stream from its start, or from the middle", async (t) => {
+  const all = whole(PREAMBLE, chunks(["a", "b"]), done(2));
+  const rest = whole(PREAMBLE, chunks(["b"], 1), done(2));
+  const { base, requests } = await serve(t, all, rest);
+  assert.deepEqual((await read(resumeStream(`${base}/streams/${ID}`))).texts, ["a", "b"]);
+  assert.deepEqual((await read(resumeStream(`${base}/streams/${ID}`, { cursor: `${ID}.0` }))).texts, ["b"]);
+  assert.deepEqual(requests.map(({ method }) => method), ["GET", "GET"]);
+  assert.deepEqual(requests.map(({ headers }) => headers["last-event-id"]), [ID, `${ID}.0`]);
+});
+
+test("fault 17: the origin restarts without its journal: an error, never a finished answer", async (t) => {
+  impatient(t);
+  const { base } = await serve(t, broken(PREAMBLE, chunks(["a"])), refuse(503), refuse(404, { type: "/problems/not-found" }));
+  const { texts, error } = await read(openStream(`${base}/simple`));
+  assert.deepEqual(texts, ["a"]);
+  assert.equal(error.status, 404);
+});
+
+test("fault 17: the generating origin died: `interrupted`, not a finished answer", async (t) => {
+  impatient(t);
+  const { base } = await serve(t, broken(PREAMBLE, chunks(["a"])), whole(event("failed", 1, { type: "/problems/interrupted", retryable: true })));
+  const { error } = await read(openStream(`${base}/simple`));
+  assert.equal(error.type, "/problems/interrupted");
+});

@@ -1,0 +1,94 @@
+//! The project's own commands, run as `cargo xtask COMMAND`.
+//!
+//! # Layout
+//! - `project`: where things are
+//! - `steps`: a graph of set-up steps, run side by side
+//! - `setup`, `tools`, `packages`, `model`: the steps
+//! - `edge`, `origin`: the two builds
+//! - `dev`, `test`, `lint`: the commands
+//! - `process`: programs that never outlive this one
+
+mod dev;
+mod edge;
+mod lint;
+mod model;
+mod origin;
+mod packages;
+mod process;
+mod project;
+mod setup;
+mod steps;
+mod test;
+mod tools;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use project::{Project, kilobytes};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", about = "Headwater's own commands")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Set everything up, build, and run the edge and the origin until Ctrl-C
+    Dev(dev::Options),
+    /// Run all tests, or one part of them
+    Test {
+        /// Which part; all when left out
+        part: Option<test::Part>,
+    },
+    /// Check formatting, lints, documentation, types and the size of the wasm
+    Lint,
+    /// Build the release artefacts of the edge and the origin
+    Build,
+    /// Build the edge into build/ (wrangler's build command)
+    Edge,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let result = process::watch_signals().and_then(|()| run(cli.command));
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) if process::interrupted() => ExitCode::from(process::INTERRUPTED),
+        Err(error) => {
+            steps::say(&format!("error: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<()> {
+    let project = Project::find()?;
+    match command {
+        Command::Dev(options) => dev::run(&project, &options),
+        Command::Test { part } => test::run(&project, part),
+        Command::Lint => lint::run(&project),
+        Command::Build => build(&project),
+        Command::Edge => edge(&project),
+    }
+}
+
+fn edge(project: &Project) -> Result<()> {
+    let mut steps = edge::steps(project, setup::Npm::IfMissing);
+    steps.push(packages::step(setup::edge_needs(project)));
+    steps::run(project, steps)
+}
+
+fn build(project: &Project) -> Result<()> {
+    let mut steps = edge::steps(project, setup::Npm::AsLocked);
+    steps.push(packages::step(setup::edge_needs(project).into_iter().chain([packages::EMBEDDED])));
+    steps.push(origin::step(project, origin::Embedded::Yes));
+    steps::run(project, steps)?;
+    for path in [project.origin(), project.edge_wasm(), project.edge_script()] {
+        println!("{} {}", path.display(), kilobytes(path.metadata()?.len()));
+    }
+    Ok(())
+}

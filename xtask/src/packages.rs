@@ -1,0 +1,87 @@
+//! Packages of the operating system: installed where root runs Debian or a relative, else named.
+
+use std::env;
+use std::fs;
+use std::path::Path;
+
+use anyhow::bail;
+
+use crate::project::on_path;
+use crate::steps::Step;
+
+/// Something the operating system has to bring.
+#[derive(Clone, Copy)]
+pub(crate) struct Need {
+    name: &'static str,
+    debian: &'static [&'static str],
+    is_there: fn() -> bool,
+}
+
+/// cargo's `openssl-sys`, on which worker-build stands.
+pub(crate) const OPENSSL: Need = Need {
+    name: "OpenSSL's headers",
+    debian: &["libssl-dev", "pkg-config"],
+    is_there: || cfg!(target_os = "macos") || (on_path("pkg-config") && has_openssl()),
+};
+
+/// llama.cpp is built from source.
+pub(crate) const EMBEDDED: Need = Need {
+    name: "cmake, a C++ compiler and libclang",
+    debian: &["cmake", "g++", "libclang-dev"],
+    is_there: || on_path("cmake") && on_path("c++") && has_libclang(),
+};
+
+/// The embedded model comes as a Python package.
+pub(crate) const PIP: Need = Need { name: "Python with pip", debian: &["python3-pip"], is_there: || on_path("pip3") };
+
+/// The browser of the end-to-end tests.
+pub(crate) const CHROMIUM: Need =
+    Need { name: "chromium", debian: &["chromium", "fonts-liberation"], is_there: || on_path("chromium") };
+
+/// The shared journal's tests.
+pub(crate) const REDIS: Need =
+    Need { name: "redis-server", debian: &["redis-server"], is_there: || on_path("redis-server") };
+
+/// Installs those that are missing.
+pub(crate) fn step(needs: impl IntoIterator<Item = Need>) -> Step<'static> {
+    let missing: Vec<Need> = needs.into_iter().filter(|need| !(need.is_there)()).collect();
+    let packages: Vec<&str> = missing.iter().flat_map(|need| need.debian).copied().collect();
+    let is_done = missing.is_empty();
+    Step::new("packages", move |task| {
+        if !on_path("apt-get") {
+            let names: Vec<_> = missing.iter().map(|need| need.name).collect();
+            bail!("please install {}", names.join(", "));
+        }
+        let install = format!("apt-get install --yes {}", packages.join(" "));
+        if !rustix::process::geteuid().is_root() {
+            bail!("please run: sudo apt-get update && sudo {install}");
+        }
+        let apt = |arguments: &[&str]| {
+            let mut command = std::process::Command::new("apt-get");
+            // Waits for another apt-get to finish.
+            command.args(["--option", "DPkg::Lock::Timeout=300"]).env("DEBIAN_FRONTEND", "noninteractive");
+            task.run(command.args(arguments))
+        };
+        apt(&["update"])?;
+        apt(&[["install", "--yes", "--no-install-recommends"].as_slice(), &packages].concat())?;
+        Ok(format!("installed {}", packages.join(", ")))
+    })
+    .unless(move || Ok(is_done))
+}
+
+fn has_openssl() -> bool {
+    let include = Path::new("/usr/include");
+    include.join("openssl/ssl.h").is_file() || env::var_os("OPENSSL_DIR").is_some()
+}
+
+/// In the folders where bindgen looks.
+fn has_libclang() -> bool {
+    if env::var_os("LIBCLANG_PATH").is_some() || cfg!(target_os = "macos") {
+        return true;
+    }
+    let llvm = fs::read_dir("/usr/lib").into_iter().flatten().flatten().map(|entry| entry.path().join("lib"));
+    llvm.chain(["/usr/lib".into(), "/usr/lib64".into(), "/usr/local/lib".into()]).any(|folder| {
+        let names = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.file_name());
+        names.into_iter().any(|name| name == "libclang.so")
+    })
+}
