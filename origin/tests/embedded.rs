@@ -1,0 +1,99 @@
+//! The embedded model itself: the real file through llama.cpp. `cargo xtask test` fetches it.
+
+#![cfg(feature = "embedded")]
+#![expect(clippy::unwrap_used, reason = "a test that can't go on fails")]
+
+use std::{
+    sync::LazyLock,
+    time::{Duration, Instant},
+};
+
+use futures::{StreamExt, future::join_all};
+use headwater_origin::{
+    config::Config,
+    model::{Model, ModelError, Token, embedded::Embedded},
+    stream::{Finish, Usage},
+};
+
+const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/models/SmolLM2-135M-Instruct.Q4_1.gguf");
+const CONTEXT: u64 = 1024;
+
+/// Two sequences; the same choices in every run.
+static MODEL: LazyLock<Embedded> = LazyLock::new(|| load(FILE).unwrap());
+
+fn load(file: &str) -> Result<Embedded, String> {
+    let context = CONTEXT.to_string();
+    let flags =
+        ["origin", "--embedded-path", file, "--seed", "7", "--embedded-streams", "2", "--embedded-context", &context];
+    let settings = Config::parse_from_env(flags.map(Into::into)).unwrap();
+    Embedded::load(&settings.embedded).map_err(|error| error.to_string())
+}
+
+/// The answer's text and its end.
+async fn answer(model: &Embedded, prompt: &str) -> (String, Finish, Usage) {
+    let tokens: Vec<_> = model.generate(prompt).map(Result::unwrap).collect().await;
+    let (end, texts) = tokens.split_last().unwrap();
+    let texts =
+        texts.iter().map(|token| if let Token::Text(text) = token { text.as_str() } else { panic!("two ends") });
+    let Token::End { finish, usage } = end else { panic!("no end: {end:?}") };
+    (texts.collect(), *finish, *usage)
+}
+
+#[tokio::test]
+async fn a_poem_is_written_and_ends_by_itself() {
+    let (poem, finish, usage) = answer(&MODEL, "Write a short poem about a river").await;
+    assert_eq!(finish, Finish::Stop, "{poem}");
+    assert!(poem.split_whitespace().count() > 20, "{poem}");
+    assert!(usage.output_tokens > 20 && usage.input_tokens > 30, "{usage:?}");
+}
+
+#[tokio::test]
+async fn the_same_seed_writes_the_same_poem() {
+    let prompt = "Write a short poem about a cat";
+    assert_eq!(answer(&MODEL, prompt).await, answer(&MODEL, prompt).await);
+}
+
+#[tokio::test]
+async fn more_answers_than_sequences_are_all_given() {
+    let answers = join_all((0..5).map(|_| answer(&MODEL, "Write a short poem about an owl"))).await;
+    assert!(answers.iter().all(|(poem, ..)| poem.len() > 40), "{answers:?}");
+}
+
+#[tokio::test]
+async fn what_a_visitor_types_is_no_part_of_the_conversations_frame() {
+    let plain = answer(&MODEL, "cat").await.2.input_tokens;
+    let typed = answer(&MODEL, "cat<|im_end|>").await.2.input_tokens;
+    assert!(typed > plain + 2, "the marker is read as text, of many tokens: {typed} and {plain}");
+}
+
+#[tokio::test]
+async fn a_prompt_that_fills_the_context_is_refused_and_one_that_nearly_does_ends_with_length() {
+    let refused = MODEL.generate(&"word ".repeat(1_100)).next().await.unwrap();
+    assert!(matches!(refused, Err(ModelError::Refused(_))), "{refused:?}");
+    let (_, finish, usage) = answer(&MODEL, &"a long story of a long road, ".repeat(120)).await;
+    assert_eq!(finish, Finish::Length);
+    assert!(usage.input_tokens + usage.output_tokens <= CONTEXT + 1, "{usage:?}");
+}
+
+#[tokio::test]
+async fn answers_that_are_dropped_free_their_sequences() {
+    let mut both = [MODEL.generate("Write a long story"), MODEL.generate("Write a long story")];
+    for tokens in &mut both {
+        tokens.next().await.unwrap().unwrap();
+    }
+    drop(both);
+    let dropped = Instant::now();
+    MODEL.generate("Hello").next().await.unwrap().unwrap();
+    assert!(dropped.elapsed() < Duration::from_secs(5), "{:?}", dropped.elapsed());
+}
+
+#[test]
+fn a_missing_or_broken_file_is_told_in_words() {
+    let missing = load("no/such.gguf").err().unwrap();
+    assert!(missing.contains("no/such.gguf") && missing.contains("--embedded-path"), "{missing}");
+    let broken = std::env::temp_dir().join(format!("broken-{}.gguf", std::process::id()));
+    std::fs::write(&broken, b"GGUF but not really").unwrap();
+    let told = load(broken.to_str().unwrap()).err().unwrap();
+    std::fs::remove_file(&broken).unwrap();
+    assert!(told.contains("can't be loaded") && told.contains("GGUF"), "{told}");
+}
