@@ -57,7 +57,7 @@ pub enum Read {
         /// Whether the last of them is the terminal event.
         terminal: bool,
     },
-    /// Nothing yet; there will be more.
+    /// Nothing to be written yet; there will be.
     Pending,
     /// The place is behind the terminal event.
     Ended,
@@ -99,8 +99,9 @@ impl Log {
         after - before + size_of::<u32>()
     }
 
-    /// The frames from number `from` on, whole ones, `most` bytes of them or, where it is larger, one.
-    pub fn read(&self, from: u64, most: usize) -> Read {
+    /// The frames from number `from` on, whole ones, `most` bytes of them or, where it is larger, one. To `hold`
+    /// is to wait for more of them, as long as there may be more.
+    pub fn read(&self, from: u64, most: usize, hold: bool) -> Read {
         let frames = self.lock();
         let count = frames.ends.len();
         let first = usize::try_from(from).unwrap_or(usize::MAX);
@@ -110,6 +111,9 @@ impl Log {
         let start = first.checked_sub(1).map_or(0, |before| frames.ends[before]) as usize;
         let fitting = frames.ends[first..].partition_point(|&end| end as usize <= start.saturating_add(most));
         let next = first + fitting.max(1);
+        if hold && next == count && frames.ending.is_none() {
+            return Read::Pending;
+        }
         let range = start..frames.ends[next - 1] as usize;
         let bytes = match &frames.bytes {
             Storage::Open(text) => Bytes::copy_from_slice(&text.as_bytes()[range]),

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures::{Stream, stream};
 use tokio::{
     sync::watch,
-    time::{Instant, sleep_until},
+    time::{Instant, timeout, timeout_at},
 };
 
 use super::{Cursor, Log, generation::Audience, log::Read};
@@ -84,17 +84,13 @@ impl Reader {
     async fn write(&mut self) -> Option<io::Result<Bytes>> {
         while !self.ended {
             let grown = self.log.grown();
-            match self.log.read(self.next, WRITE_BYTES) {
+            let now = Instant::now();
+            let due = self.last_write.map_or(now, |at| at + self.pace.write_interval);
+            match self.log.read(self.next, WRITE_BYTES, now < due) {
                 Read::Frames { bytes, next, terminal } => {
-                    let earliest = self.last_write.map(|at| at + self.pace.write_interval);
-                    if let Some(earliest) = earliest.filter(|&at| !terminal && Instant::now() < at) {
-                        // More may come until then; a terminal event doesn't wait.
-                        tokio::select! { () = grown => {}, () = sleep_until(earliest) => {} }
-                        continue;
-                    }
                     drop(grown);
                     self.next = next;
-                    self.last_write = Some(Instant::now());
+                    self.last_write = Some(now);
                     self.ended = terminal;
                     return self.frames(bytes);
                 }
@@ -102,9 +98,9 @@ impl Reader {
                     if let Some(preamble) = self.preamble.take() {
                         return Some(Ok(preamble.into()));
                     }
-                    if tokio::time::timeout(self.pace.heartbeat, grown).await.is_err()
-                        && self.framing == Framing::Framed
-                    {
+                    if now < due {
+                        let _ = timeout_at(due, grown).await;
+                    } else if timeout(self.pace.heartbeat, grown).await.is_err() && self.framing == Framing::Framed {
                         return Some(Ok(Bytes::from_static(wire::HEARTBEAT.as_bytes())));
                     }
                 }

@@ -1,0 +1,198 @@
+//! The origin by itself, with the scripted model: memory of a held stream, time and writes of a replay.
+//!
+//! `cargo bench --bench streams`. The server is this program again, in a process of its own.
+
+use std::{
+    process::{Child, Command, ExitCode},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use futures::{StreamExt, future::join_all, stream};
+use headwater_origin::program;
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    net::TcpStream,
+};
+
+#[path = "../examples/scripted.rs"]
+#[expect(dead_code, reason = "the example is a program too")]
+mod scripted;
+
+const ADDRESS: &str = "127.0.0.1:9177";
+const SECRET: &str = "a secret of the benchmarks";
+/// Connections opened at once.
+const AT_ONCE: usize = 100;
+
+fn main() -> ExitCode {
+    if std::env::args().any(|arg| arg == "--listen") {
+        return program::main(|_| Ok(Arc::new(scripted::Scripted)));
+    }
+    if let Err(error) = measure() {
+        eprintln!("{error}");
+        return ExitCode::FAILURE;
+    }
+    ExitCode::SUCCESS
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn measure() -> Result<(), Box<dyn std::error::Error>> {
+    let limit = rlimit::increase_nofile_limit(u64::MAX)?;
+    replay().await?;
+    for held in [1_000, 10_000] {
+        if limit < held as u64 + 100 {
+            println!("{held} held streams: the limit of open files is {limit}");
+            continue;
+        }
+        memory(held).await?;
+    }
+    Ok(())
+}
+
+/// A finished stream of 10,000 tokens, read again from its start.
+async fn replay() -> Result<(), Box<dyn std::error::Error>> {
+    let server = Server::start().await?;
+    let mut first = request("POST", "/prompts/simple", &[r#"{"tokens":10000}"#]).await?;
+    let place =
+        first.headers().await?.into_iter().find_map(|line| line.strip_prefix("content-location: ").map(str::to_owned));
+    first.chunks().await?;
+    let place = place.ok_or("the stream has no location")?;
+    let (mut times, mut writes) = (Vec::new(), Vec::new());
+    for _ in 0..51 {
+        let mut socket = Connection::open().await?;
+        let began = Instant::now();
+        socket.send("GET", &place, &[]).await?;
+        socket.headers().await?;
+        writes = socket.chunks().await?;
+        times.push(began.elapsed());
+    }
+    times.sort();
+    let whole = &writes[..writes.len() - 1];
+    println!(
+        "replay of 10,000 tokens, {} bytes: median {:?}, min {:?}, max {:?}; {} writes, all but the last {} bytes or more",
+        writes.iter().sum::<usize>(),
+        times[times.len() / 2],
+        times[0],
+        times[times.len() - 1],
+        writes.len(),
+        whole.iter().min().unwrap_or(&0)
+    );
+    drop(server);
+    Ok(())
+}
+
+/// Resident memory of held framed streams, each a generation of its own with a token a second.
+async fn memory(held: usize) -> Result<(), Box<dyn std::error::Error>> {
+    let server = Server::start().await?;
+    let before = server.resident()?;
+    let open = |_| async {
+        let mut connection =
+            request("POST", "/prompts/simple", &[r#"{"tokens":100000,"every_ms":1000}"#]).await.ok()?;
+        connection.headers().await.ok()?;
+        Some(connection)
+    };
+    let connections: Vec<_> = stream::iter(0..held).map(open).buffer_unordered(AT_ONCE).collect().await;
+    let mut connections: Vec<_> = connections.into_iter().flatten().collect();
+    let opened = connections.len();
+    let readings = async {
+        let mut readings = Vec::new();
+        for _ in 0..10 {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            readings.push(server.resident());
+        }
+        readings
+    };
+    let drained = join_all(connections.iter_mut().map(Connection::chunks));
+    let readings =
+        tokio::select! { readings = readings => readings, _ = drained => return Err("a stream ended".into()) };
+    let mut readings = readings.into_iter().collect::<Result<Vec<_>, _>>()?;
+    readings.sort_unstable();
+    let each = (readings[readings.len() / 2] - before) as f64 / opened as f64 / 1024.0;
+    println!("{opened} held streams: {each:.1} KiB each ({} KiB before)", before / 1024);
+    Ok(())
+}
+
+/// The origin in a process of its own.
+struct Server(Child);
+
+impl Server {
+    async fn start() -> Result<Self, Box<dyn std::error::Error>> {
+        let flags = ["--listen", ADDRESS, "--generations", "20000", "--connections", "20000"];
+        let quiet = [("EDGE_SECRET", SECRET), ("RUST_LOG", "error")];
+        let server = Self(Command::new(std::env::current_exe()?).args(flags).envs(quiet).spawn()?);
+        while TcpStream::connect(ADDRESS).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        Ok(server)
+    }
+
+    /// Resident memory, bytes.
+    fn resident(&self) -> Result<usize, Box<dyn std::error::Error>> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.0.id()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("no VmRSS")?;
+        Ok(line.trim().trim_end_matches(" kB").parse::<usize>()? * 1024)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A connection, read as it comes: what a client library does to the bytes is not measured.
+struct Connection(BufReader<TcpStream>);
+
+async fn request(method: &str, path: &str, script: &[&str]) -> std::io::Result<Connection> {
+    let mut connection = Connection::open().await?;
+    connection.send(method, path, script).await?;
+    Ok(connection)
+}
+
+impl Connection {
+    async fn open() -> std::io::Result<Self> {
+        let socket = TcpStream::connect(ADDRESS).await?;
+        socket.set_nodelay(true)?;
+        Ok(Self(BufReader::with_capacity(1024, socket)))
+    }
+
+    async fn send(&mut self, method: &str, path: &str, script: &[&str]) -> std::io::Result<()> {
+        let body = serde_json::json!({ "topic": format!("[{}]", script.join(",")) }).to_string();
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nhost: bench\r\nauthorization: Bearer {SECRET}\r\naccept: text/event-stream\r\n\
+             content-type: application/json\r\ncontent-length: {}\r\n\r\n",
+            body.len()
+        );
+        self.0.write_all((head + &body).as_bytes()).await
+    }
+
+    async fn line(&mut self) -> std::io::Result<String> {
+        let mut line = String::new();
+        self.0.read_line(&mut line).await?;
+        Ok(line.trim_end().to_owned())
+    }
+
+    async fn headers(&mut self) -> std::io::Result<Vec<String>> {
+        let mut lines = Vec::new();
+        loop {
+            match self.line().await? {
+                line if line.is_empty() => return Ok(lines),
+                line => lines.push(line),
+            }
+        }
+    }
+
+    /// The sizes of the body's chunks: one for each write of the origin.
+    async fn chunks(&mut self) -> std::io::Result<Vec<usize>> {
+        let mut sizes = Vec::new();
+        loop {
+            let size = usize::from_str_radix(&self.line().await?, 16).map_err(std::io::Error::other)?;
+            tokio::io::copy(&mut (&mut self.0).take(size as u64 + 2), &mut tokio::io::sink()).await?;
+            if size == 0 {
+                return Ok(sizes);
+            }
+            sizes.push(size);
+        }
+    }
+}
