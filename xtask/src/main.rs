@@ -8,6 +8,7 @@
 //! - `dev`, `test`, `lint`: the commands
 //! - `process`: programs that never outlive this one
 
+mod bench;
 mod dev;
 mod edge;
 mod lint;
@@ -44,6 +45,11 @@ enum Command {
         /// Which part; all when left out
         part: Option<test::Part>,
     },
+    /// Run all benchmarks, or one part of them
+    Bench {
+        /// Which part; all when left out
+        part: Option<bench::Part>,
+    },
     /// Check formatting, lints, documentation, types and the size of the wasm
     Lint,
     /// Build the release artefacts of the edge and the origin
@@ -70,6 +76,7 @@ fn run(command: Command) -> Result<()> {
     match command {
         Command::Dev(options) => dev::run(&project, &options),
         Command::Test { part } => test::run(&project, part),
+        Command::Bench { part } => bench::run(&project, part),
         Command::Lint => lint::run(&project),
         Command::Build => build(&project),
         Command::Edge => edge(&project),

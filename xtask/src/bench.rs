@@ -1,0 +1,48 @@
+//! `cargo xtask bench`: what is measured, side by side with what it is held against.
+
+use anyhow::Result;
+use clap::ValueEnum;
+
+use crate::project::Project;
+use crate::setup::{self, Npm};
+use crate::steps::say;
+use crate::{edge, model, origin, packages, process, steps};
+
+/// A part of the benchmarks.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Part {
+    /// The embedded model beside llama.cpp by itself
+    Embedded,
+    /// The origin by itself: a replay, and the memory of held streams
+    Streams,
+    /// Through the built worker under workerd: first byte, stop, a thousand streams cut and resumed
+    Edge,
+}
+
+/// Runs one part of the benchmarks, or all.
+pub(crate) fn run(project: &Project, part: Option<Part>) -> Result<()> {
+    let mut needs = vec![packages::EMBEDDED];
+    needs.extend(model::needs(project));
+    needs.extend(setup::edge_needs(project));
+    let mut steps = vec![model::step(project), origin::scripted(project), origin::step(project, origin::Embedded::Yes)];
+    steps.extend(edge::steps(project, Npm::AsLocked));
+    steps.push(packages::step(needs));
+    steps::run(project, steps)?;
+
+    let runs = |wanted| part.is_none_or(|part| part == wanted);
+    if runs(Part::Embedded) {
+        say("== the embedded model");
+        let mut command = project.cargo("bench");
+        command.args(["--package", "headwater-origin", "--bench", "embedded", "--", "--embedded-path"]);
+        process::run(command.arg(model::path(project)))?;
+    }
+    if runs(Part::Streams) {
+        say("== streams at the origin");
+        process::run(project.cargo("bench").args(["--package", "headwater-origin", "--bench", "streams"]))?;
+    }
+    if runs(Part::Edge) {
+        say("== through the edge");
+        process::run(project.command("node").arg("tests/bench/edge.js"))?;
+    }
+    Ok(())
+}
