@@ -72,7 +72,6 @@ fn play(step: Step) -> Tokens {
             };
             stream::iter(0..tokens).then(numbered).boxed()
         }
-        // `Ok` ends a stream without an end.
         Step::Fail { fail } => match error(&fail) {
             Some(error) => stream::once(async { Err(error) }).boxed(),
             None => stream::once(async move { panic!("the script says so: {fail}") }).boxed(),

@@ -7,7 +7,10 @@
 use std::{collections::BTreeMap, ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
 
 use bytesize::ByteSize;
-use clap::{Args, Command, CommandFactory, FromArgMatches, Parser};
+use clap::{
+    Args, Command, CommandFactory, FromArgMatches, Parser,
+    builder::{FalseyValueParser, TypedValueParser},
+};
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::{
@@ -41,7 +44,7 @@ pub struct Config {
     pub model: String,
 
     /// Write the variables of each prompt to the log
-    #[arg(long)]
+    #[arg(long, value_parser = FalseyValueParser::new())]
     pub log_variables: bool,
 
     /// Streams
@@ -82,22 +85,22 @@ pub struct Streams {
 
     /// How long a finished stream can be read again
     #[arg(long, value_name = "TIME", default_value = "10m", value_parser = humantime::parse_duration)]
-    pub retention: Duration,
+    retention: Duration,
 
     /// The memory that streams may take; over it the oldest finished ones go first
     #[arg(long, value_name = "SIZE", default_value = "256MiB")]
-    pub journal_size: ByteSize,
+    journal_size: ByteSize,
 
     /// The most that one stream may hold; beyond it its answer ends with finish "length"
     #[arg(long, value_name = "SIZE", default_value = "1MiB", value_parser = stream_size)]
     stream_size: ByteSize,
 
     /// How many generations run at once, at most
-    #[arg(long, value_name = "N", default_value_t = 256)]
+    #[arg(long, value_name = "N", default_value_t = 256, value_parser = count(1))]
     generations: usize,
 
     /// How many more may wait
-    #[arg(long, value_name = "N", default_value_t = 64)]
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = count(0))]
     queue: usize,
 
     /// The least time between two writes of tokens to a reader; 0s writes each token by itself
@@ -113,7 +116,7 @@ pub struct Streams {
 #[derive(Clone, Debug, Args)]
 pub struct Connections {
     /// How many connections are served at once; beyond it they get a 503
-    #[arg(long, value_name = "N", default_value_t = 16_384)]
+    #[arg(long, value_name = "N", default_value_t = 8192, value_parser = count(1))]
     connections: usize,
 
     /// How long a request's headers may take
@@ -149,11 +152,11 @@ pub struct Embedded {
     pub embedded_threads: Option<u16>,
 
     /// The most tokens of one answer
-    #[arg(long, value_name = "N", default_value_t = 512)]
+    #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..))]
     pub max_tokens: u32,
 
     /// How freely it chooses; 0 always takes the likeliest token
-    #[arg(long, value_name = "X", default_value_t = 0.6)]
+    #[arg(long, value_name = "X", default_value_t = 0.6, value_parser = finite)]
     pub temperature: f32,
 
     /// Choose among the N likeliest tokens; 0 for all
@@ -161,15 +164,15 @@ pub struct Embedded {
     pub top_k: u16,
 
     /// Choose among the likeliest tokens that together have this probability
-    #[arg(long, value_name = "P", default_value_t = 0.95)]
+    #[arg(long, value_name = "P", default_value_t = 0.95, value_parser = finite)]
     pub top_p: f32,
 
     /// Leave out tokens less probable than this part of the likeliest one's probability
-    #[arg(long, value_name = "P", default_value_t = 0.05)]
+    #[arg(long, value_name = "P", default_value_t = 0.05, value_parser = finite)]
     pub min_p: f32,
 
     /// How strongly tokens of the last 64 are avoided; 1 not at all
-    #[arg(long, value_name = "X", default_value_t = 1.15)]
+    #[arg(long, value_name = "X", default_value_t = 1.15, value_parser = finite)]
     pub repetition_penalty: f32,
 
     /// Makes the choices repeatable [default: random]
@@ -203,7 +206,7 @@ pub enum ConfigError {
         /// Why.
         reason: String,
     },
-    /// No secret.
+    /// No secret, or one that can be guessed.
     #[error(
         "EDGE_SECRET is missing or shorter than {MIN_SECRET} bytes; set it to the secret that the edge sends, such as the output of `openssl rand -hex 32`"
     )]
@@ -253,6 +256,16 @@ impl Config {
         }
     }
 
+    /// How long a finished stream is kept.
+    pub fn retention(&self) -> Duration {
+        self.streams.retention
+    }
+
+    /// The memory that streams may take, bytes.
+    pub fn journal_bytes(&self) -> usize {
+        bytes(self.streams.journal_size)
+    }
+
     /// The limits of the sockets.
     pub fn server(&self) -> server::Settings {
         let connections = &self.connections;
@@ -262,13 +275,6 @@ impl Config {
             write_timeout: connections.write_timeout,
             drain_timeout: connections.drain_timeout,
         }
-    }
-}
-
-impl Streams {
-    /// [`Streams::journal_size`] in bytes.
-    pub fn journal_bytes(&self) -> usize {
-        bytes(self.journal_size)
     }
 }
 
@@ -322,7 +328,7 @@ fn with_file(mut command: Command, file: &toml::Table) -> Result<Command, String
             _ => return Err(format!("{name} takes one value")),
         };
         command = command.mut_arg(id, |arg| {
-            // A switch that the file turns on.
+            // A switch takes no value on the command line, but has one as a default.
             if arg.get_action().takes_values() {
                 arg.default_value(value)
             } else {
@@ -331,6 +337,18 @@ fn with_file(mut command: Command, file: &toml::Table) -> Result<Command, String
         });
     }
     Ok(command)
+}
+
+/// More than this of anything is a slip of the hand.
+const MOST: u64 = 1_000_000;
+
+fn count(least: u64) -> impl TypedValueParser<Value = usize> {
+    clap::value_parser!(u64).range(least..=MOST).map(|count| count as usize)
+}
+
+fn finite(text: &str) -> Result<f32, String> {
+    let number: f32 = text.parse().map_err(|_| "not a number")?;
+    if number.is_finite() && number >= 0.0 { Ok(number) } else { Err("not a number from 0 on".into()) }
 }
 
 /// Offsets in a stream are 32 bits.

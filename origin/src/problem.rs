@@ -200,21 +200,25 @@ impl Problem {
         self.kind
     }
 
-    /// The members that an answer and a `failed` event have in common; `instance` only in an answer.
-    pub fn document<'a>(&'a self, instance: Option<&'a str>) -> impl Serialize + 'a {
-        Document {
-            r#type: format!("/problems/{}", self.kind.name()),
-            title: self.kind.title(),
-            status: instance.map(|_| self.kind.status().as_u16()),
-            detail: &self.detail,
-            instance,
-            retryable: self.kind.retryable(),
-        }
+    /// The data of a `failed` event.
+    pub fn event_data(&self) -> impl Serialize + '_ {
+        self.members(None, None)
+    }
+
+    /// The document of an answer to a request for `instance`, a path.
+    pub fn document<'a>(&'a self, instance: &'a str) -> impl Serialize + 'a {
+        self.members(Some(self.kind.status().as_u16()), Some(instance))
+    }
+
+    fn members<'a>(&'a self, status: Option<u16>, instance: Option<&'a str>) -> Document<'a> {
+        let Self { kind, detail, .. } = self;
+        let r#type = format!("/problems/{}", kind.name());
+        Document { r#type, title: kind.title(), status, detail, instance, retryable: kind.retryable() }
     }
 
     /// The problem as an answer to a request for `instance`, a path.
     pub fn answer(&self, instance: &str) -> Response {
-        let body = serde_json::to_vec(&self.document(Some(instance))).unwrap_or_default();
+        let body = serde_json::to_vec(&self.document(instance)).unwrap_or_default();
         let mut response = (self.kind.status(), body).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
@@ -223,7 +227,12 @@ impl Problem {
             headers.insert(header::ALLOW, HeaderValue::from_static(allow));
         }
         if let Some(after) = self.retry_after {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from(after.as_secs().max(1)));
+            // Whole seconds, RFC 9110 section 10.2.3: too late rather than too early.
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(after.as_secs_f64().ceil().max(1.0) as u64));
+        }
+        if self.kind == Kind::Unauthorised {
+            // RFC 9110 section 15.5.2.
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         response
     }

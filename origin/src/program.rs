@@ -44,10 +44,13 @@ pub async fn serve(
     shutdown: impl Future<Output = ()>,
 ) {
     let settings = config.server();
-    let journal = MemoryJournal::new(config.streams.retention, config.streams.journal_bytes());
-    let hub = Hub::new(config.name.clone(), model, Arc::new(journal), config.limits());
+    let journal = MemoryJournal::new(config.retention(), config.journal_bytes());
+    let hub = Hub::new(config.name.clone(), model, Arc::new(journal.clone()), config.limits());
     let app = App { hub: hub.clone(), prompts: config.prompts, secrets, log_variables: config.log_variables };
-    server::run(listener, routes::router(app), hub, settings, shutdown).await;
+    tokio::select! {
+        () = server::run(listener, routes::router(app), hub, settings, shutdown) => {}
+        () = journal.sweep() => {}
+    }
 }
 
 #[tokio::main]
@@ -65,6 +68,11 @@ async fn start(
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let shutdown = async move {
         tokio::select! { _ = terminate.recv() => {} _ = interrupt.recv() => {} }
+        // The drain can take its time; who asks twice doesn't want to wait for it.
+        tokio::spawn(async move {
+            tokio::select! { _ = terminate.recv() => {} _ = interrupt.recv() => {} }
+            std::process::exit(1);
+        });
     };
     tracing::info!(address = %listener.local_addr()?, name = %config.name, model = model.name(), "listening");
     serve(listener, config, secrets, model, shutdown).await;
@@ -72,9 +80,9 @@ async fn start(
     Ok(())
 }
 
-/// One descriptor a connection, and some to spare; without them the cap can't be reached.
+/// Twice the cap is accepted, and the process has files of its own.
 fn raise_file_limit(connections: usize) {
-    let wanted = (connections as u64).saturating_add(connections as u64 / 8).saturating_add(256);
+    let wanted = (connections as u64).saturating_mul(2).saturating_add(256);
     match rlimit::increase_nofile_limit(wanted) {
         Ok(limit) if limit >= wanted => {}
         Ok(limit) => tracing::warn!(limit, wanted, "the limit of open files is below what --connections needs"),

@@ -10,6 +10,12 @@ use crate::problem::Problem;
 /// The longest value of a variable, bytes.
 const VALUE_BYTES: usize = 2_000;
 
+/// A cursor and an idempotency key in a query, where headers can't be set, as with a native EventSource. No
+/// variable has these names.
+pub const CURSOR_PARAMETER: &str = "last_event_id";
+/// See [`CURSOR_PARAMETER`].
+pub const KEY_PARAMETER: &str = "idempotency_key";
+
 /// The variables of a request, by name.
 pub type Variables = BTreeMap<String, String>;
 
@@ -47,6 +53,9 @@ pub enum PromptError {
         /// What the parser says.
         reason: String,
     },
+    /// A variable has a name that means something else in a query.
+    #[error("a template's variable can't be named {0:?}")]
+    Reserved(&'static str),
     /// A default is given for a variable that the template hasn't.
     #[error("the template has no variable {0:?}, but a default for it")]
     UnusedDefault(String),
@@ -101,6 +110,9 @@ impl TryFrom<Source> for Prompt {
     fn try_from(Source { template, defaults }: Source) -> Result<Self, PromptError> {
         let parsed = Template::parse(&template)
             .map_err(|error| PromptError::Syntax { template: template.clone(), reason: error.to_string() })?;
+        if let Some(name) = [CURSOR_PARAMETER, KEY_PARAMETER].into_iter().find(|name| parsed.has_key(name)) {
+            return Err(PromptError::Reserved(name));
+        }
         if let Some(name) = defaults.keys().find(|name| !parsed.has_key(name)) {
             return Err(PromptError::UnusedDefault(name.clone()));
         }
@@ -145,6 +157,7 @@ mod tests {
         let prompt = |json: &str| serde_json::from_str::<Prompt>(json);
         assert!(prompt(r#"{"template": "about {topic"}"#).is_err());
         assert!(prompt(r#"{"template": "about {topic}", "defaults": {"tpic": "x"}}"#).is_err());
+        assert!(prompt(r#"{"template": "about {last_event_id}"}"#).is_err());
         assert!(prompt(r#"{"template": "about {topic}", "defaults": {"topic": "x"}}"#).is_ok());
     }
 }

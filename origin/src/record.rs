@@ -1,17 +1,17 @@
 //! One record per stream, whatever its end: a line of the log.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
 use crate::{
     problem::Kind,
-    stream::{Finish, StreamId, Usage, generation::Audience},
+    stream::{Finish, Log, Usage},
 };
 
 /// What is known of a stream; written when it is dropped, so that no end goes without.
 pub(crate) struct Record {
-    stream: StreamId,
+    log: Arc<Log>,
     prompt: String,
     /// The variables as JSON, only where they are to be logged.
     variables: Option<String>,
@@ -21,25 +21,22 @@ pub(crate) struct Record {
     chunks: u64,
     outcome: &'static str,
     usage: Option<Usage>,
-    readers: u64,
-    resumes: u64,
 }
 
 impl Record {
     /// The record of a stream that starts now.
-    pub(crate) fn new(stream: StreamId, prompt: String, variables: Option<String>, model: &str) -> Self {
+    pub(crate) fn new(log: Arc<Log>, prompt: String, variables: Option<String>, model: &str) -> Self {
         Self {
-            stream,
+            log,
             prompt,
             variables,
             model: model.to_owned(),
             started: Instant::now(),
             first_token: None,
             chunks: 0,
-            outcome: "dropped",
+            // What a generation ends as that doesn't come to its end.
+            outcome: Kind::Internal.name(),
             usage: None,
-            readers: 0,
-            resumes: 0,
         }
     }
 
@@ -62,12 +59,6 @@ impl Record {
         self.outcome = kind.name();
     }
 
-    /// Who has read it.
-    pub(crate) fn readers(&mut self, audience: &Audience) {
-        self.readers = audience.attached;
-        self.resumes = audience.resumed;
-    }
-
     /// Time since the start.
     pub(crate) fn elapsed(&self) -> Duration {
         self.started.elapsed()
@@ -81,9 +72,10 @@ impl Record {
 
 impl Drop for Record {
     fn drop(&mut self) {
+        let audience = self.log.audience().borrow();
         let millis = |time: Duration| time.as_secs_f64() * 1e3;
         tracing::info!(
-            stream = %self.stream,
+            stream = %self.log.id(),
             prompt = self.prompt,
             variables = self.variables,
             model = self.model,
@@ -93,8 +85,8 @@ impl Drop for Record {
             output_tokens = self.usage.map(|usage| usage.output_tokens),
             first_token_ms = self.first_token.map(millis),
             total_ms = millis(self.elapsed()),
-            readers = self.readers,
-            resumes = self.resumes,
+            readers = audience.attached,
+            resumes = audience.resumed,
             "stream ended"
         );
     }

@@ -1,37 +1,37 @@
 //! HTTP: requests become calls on the hub, and their results answers.
 
-use std::sync::Arc;
+use std::{error::Error, sync::Arc, time::Duration};
 
 use axum::{
     Router,
     body::{Body, HttpBody, to_bytes},
-    extract::{Path, Query, Request, State},
+    extract::{Path, Query, Request, State, rejection::PathRejection},
     http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header},
     middleware::{self, Next},
     response::{IntoResponse, Json, Response},
     routing::any,
 };
+use http_body_util::LengthLimitError;
 use serde::Serialize;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use crate::{
     config::Secrets,
     problem::Problem,
-    prompt::{Prompts, Variables},
+    prompt::{CURSOR_PARAMETER, KEY_PARAMETER, Prompts, Variables},
     stream::{Attached, Claim, Cursor, Framing, Hub, Reader, Start, StreamId, hub::Status},
     wire,
 };
 
 /// The longest body, bytes.
 const BODY_BYTES: usize = 16 * 1024;
+/// How long a body may take.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
-/// The same two where headers can't be set, as with a native EventSource. No prompt's variable can have these names.
-const CURSOR_PARAMETER: &str = "last_event_id";
-const KEY_PARAMETER: &str = "idempotency_key";
 
 /// What the routes work with.
 pub struct App {
@@ -59,8 +59,13 @@ pub fn router(app: App) -> Router {
 }
 
 /// `GET|POST /prompts/NAME`: starts a stream, or with a cursor goes on with one.
-async fn prompt(State(app): State<Arc<App>>, Path(name): Path<String>, request: Request) -> Result<Response, Problem> {
+async fn prompt(
+    State(app): State<Arc<App>>,
+    path: Result<Path<String>, PathRejection>,
+    request: Request,
+) -> Result<Response, Problem> {
     let asked = Instant::now();
+    let Path(name) = path.map_err(|_| Problem::no_such_path())?;
     if !matches!(*request.method(), Method::GET | Method::POST) {
         return Err(Problem::invalid_method("GET, POST"));
     }
@@ -77,7 +82,7 @@ async fn prompt(State(app): State<Arc<App>>, Path(name): Path<String>, request: 
     let prompt = app.prompts.render(&name, &variables)?;
     let key = header_or(&parts.headers, &IDEMPOTENCY_KEY, key).map(|key| key.parse()).transpose()?;
     let start = Start {
-        claim: key.map(|key| Claim::new(key, &name, &prompt)),
+        claim: key.map(|key| Claim::new(key, &name, &variables)),
         variables: app.log_variables.then(|| serde_json::to_string(&variables).unwrap_or_default()),
         framing: framing(&parts.headers),
         name,
@@ -85,7 +90,7 @@ async fn prompt(State(app): State<Arc<App>>, Path(name): Path<String>, request: 
     };
     let reader = app.hub.start(start).await?;
     let mut response = answer(reader);
-    let waited = format!("first-token;dur={:.1}", asked.elapsed().as_secs_f64() * 1e3);
+    let waited = format!("wait;dur={:.1}", asked.elapsed().as_secs_f64() * 1e3);
     if let Ok(waited) = HeaderValue::try_from(waited) {
         response.headers_mut().insert(SERVER_TIMING, waited);
     }
@@ -93,7 +98,12 @@ async fn prompt(State(app): State<Arc<App>>, Path(name): Path<String>, request: 
 }
 
 /// `GET /streams/ID`: follows a stream; `DELETE /streams/ID`: stops it.
-async fn stream(State(app): State<Arc<App>>, Path(id): Path<String>, request: Request) -> Result<Response, Problem> {
+async fn stream(
+    State(app): State<Arc<App>>,
+    path: Result<Path<String>, PathRejection>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let Path(id) = path.map_err(|_| Problem::no_such_path())?;
     let id: StreamId = id.parse().map_err(|_| Problem::no_such_stream())?;
     match *request.method() {
         Method::DELETE => {
@@ -133,7 +143,7 @@ async fn attach(app: &App, cursor: &Cursor) -> Result<Response, Problem> {
     match app.hub.attach(cursor).await? {
         Attached::Reader(reader) => Ok(answer(reader)),
         // HTML section 9.2.3: it stops an EventSource.
-        Attached::AtEnd => Ok(StatusCode::NO_CONTENT.into_response()),
+        Attached::AtEnd => Ok((StatusCode::NO_CONTENT, [(header::CACHE_CONTROL, "no-store")]).into_response()),
     }
 }
 
@@ -194,7 +204,8 @@ fn query(request: &Request) -> Result<Variables, Problem> {
 /// beside the parameter that it was opened with. Bytes that aren't text stay wrong, they aren't left out.
 fn header_or(headers: &HeaderMap, name: &HeaderName, parameter: Option<String>) -> Option<String> {
     let header = headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
-    header.or(parameter).filter(|value| !value.is_empty())
+    let given = |value: &String| !value.is_empty();
+    header.filter(given).or(parameter.filter(given))
 }
 
 fn parse_cursor(text: &str) -> Result<Cursor, Problem> {
@@ -212,7 +223,14 @@ async fn json(headers: &HeaderMap, body: Body) -> Result<Variables, Problem> {
     if body.size_hint().lower() > BODY_BYTES as u64 {
         return Err(Problem::too_large(BODY_BYTES));
     }
-    let body = to_bytes(body, BODY_BYTES).await.map_err(|_| Problem::too_large(BODY_BYTES))?;
+    let body = match timeout(BODY_TIMEOUT, to_bytes(body, BODY_BYTES)).await {
+        Ok(Ok(body)) => body,
+        Ok(Err(error)) if error.source().is_some_and(|source| source.is::<LengthLimitError>()) => {
+            return Err(Problem::too_large(BODY_BYTES));
+        }
+        Ok(Err(_)) => return Err(Problem::bad_request("the body broke off; send it again")),
+        Err(_) => return Err(Problem::bad_request("the body was too slow; send it in one piece")),
+    };
     serde_json::from_slice(&body).map_err(|_| {
         Problem::bad_request("the body is a JSON object whose values are strings, such as {\"topic\":\"cat\"}")
     })

@@ -1,6 +1,14 @@
 //! Sockets: what a stream of small writes needs of them, and deadlines against those who mean no good.
 
-use std::{future::Future, io, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    io::{
+        self,
+        ErrorKind::{ConnectionAborted, ConnectionReset},
+    },
+    sync::Arc,
+    time::Duration,
+};
 
 use axum::Router;
 use hyper_util::{
@@ -12,7 +20,7 @@ use tokio::{
     io::AsyncWriteExt,
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout, timeout_at},
 };
 use tokio_io_timeout::TimeoutWriter;
 
@@ -53,15 +61,18 @@ pub async fn run(
     let drained = async {
         shutdown.await;
         tracing::info!(running = hub.status().running, "draining");
-        hub.drain(settings.drain_timeout).await;
+        let deadline = Instant::now() + settings.drain_timeout;
+        hub.drain(deadline).await;
+        deadline
     };
-    tokio::select! {
-        () = accept(&listener, &service, &settings, &connections) => {}
-        () = drained => {}
-    }
+    let deadline = tokio::select! {
+        () = accept(&listener, &service, &settings, &connections) => return,
+        deadline = drained => deadline,
+    };
     drop(listener);
-    if timeout(FLUSH_TIMEOUT, connections.shutdown()).await.is_err() {
-        tracing::warn!("connections were cut that didn't read to the end");
+    // All streams have ended; readers that are behind may catch up until the same deadline.
+    if timeout_at(deadline.max(Instant::now() + FLUSH_TIMEOUT), connections.shutdown()).await.is_err() {
+        tracing::warn!("some readers had not read to the end");
     }
 }
 
@@ -69,24 +80,34 @@ async fn accept(listener: &TcpListener, service: &Router, settings: &Settings, c
     let served = Arc::new(Semaphore::new(settings.connections));
     let refused = Arc::new(Semaphore::new(settings.connections));
     loop {
-        // Neither semaphore is ever closed.
-        let (socket, _) = match listener.accept().await {
-            Ok(accepted) => accepted,
-            Err(error) => {
+        // First a place, then a connection to take it: past twice the cap none is accepted.
+        let place = tokio::select! {
+            biased;
+            Ok(permit) = served.clone().acquire_owned() => Place::Served(permit),
+            Ok(permit) = refused.clone().acquire_owned() => Place::Refused(permit),
+        };
+        match (listener.accept().await, place) {
+            (Ok((socket, _)), Place::Served(permit)) => serve(socket, service.clone(), settings, connections, permit),
+            (Ok((socket, _)), Place::Refused(permit)) => {
+                // One may have become free while this connection was waited for.
+                match served.clone().try_acquire_owned() {
+                    Ok(permit) => serve(socket, service.clone(), settings, connections, permit),
+                    Err(_) => drop(tokio::spawn(refuse(socket, settings.header_timeout, permit))),
+                }
+            }
+            // The connection's own fault: it broke before it was accepted.
+            (Err(error), _) if matches!(error.kind(), ConnectionAborted | ConnectionReset) => {}
+            (Err(error), _) => {
                 tracing::warn!(%error, "can't accept a connection");
                 sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
-        };
-        match served.clone().try_acquire_owned() {
-            Ok(permit) => serve(socket, service.clone(), settings, connections, permit),
-            Err(_) => {
-                if let Ok(permit) = refused.clone().acquire_owned().await {
-                    tokio::spawn(refuse(socket, settings.header_timeout, permit));
-                }
             }
         }
     }
+}
+
+enum Place {
+    Served(OwnedSemaphorePermit),
+    Refused(OwnedSemaphorePermit),
 }
 
 fn serve(
@@ -118,7 +139,7 @@ fn serve(
 /// Over the cap: the answer at once, whatever is asked.
 async fn refuse(mut socket: TcpStream, deadline: Duration, _permit: OwnedSemaphorePermit) {
     let problem = Problem::overloaded();
-    let body = serde_json::to_string(&problem.document(None)).unwrap_or_default();
+    let body = serde_json::to_string(&problem.document("/")).unwrap_or_default();
     let answer = format!(
         "HTTP/1.1 503 Service Unavailable\r\ncontent-type: {MEDIA_TYPE}\r\ncontent-length: {}\r\n\
          retry-after: 1\r\nconnection: close\r\n\r\n{body}",

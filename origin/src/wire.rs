@@ -43,10 +43,16 @@ pub fn frame(out: &mut String, id: &StreamId, index: u64, event: &Event) {
             // Not "error": an EventSource would deliver that to its own error handlers.
             field(out, "event", &"failed");
             event_id(out, id, index);
-            data(out, &problem.document(None));
+            data(out, &problem.event_data());
         }
     }
     out.push('\n');
+}
+
+/// The most that the frame of a chunk of `text` bytes can take, bytes: JSON writes a control character as six.
+pub fn frame_bound(text: usize) -> usize {
+    const AROUND: usize = 128;
+    text.saturating_mul(6).saturating_add(AROUND)
 }
 
 /// The frames in bare framing: of each chunk what follows its id, and nothing of a terminal event.

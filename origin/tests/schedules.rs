@@ -78,6 +78,8 @@ async fn run(steps: Vec<Step>) -> TestCaseResult {
     let mut readers: Vec<Client> = (0..READERS).map(|_| Client::new(&id)).collect();
     readers[0].body = Some(Box::pin(first.into_body()));
     let mut said = Vec::new();
+    // What was said when the model ended; a stream that ended earlier for another reason has less.
+    let mut whole = None;
 
     for step in steps {
         match step {
@@ -87,7 +89,10 @@ async fn run(steps: Vec<Step>) -> TestCaseResult {
                     said.push(text);
                 }
             }
-            Step::End(0) => drop(feed.unbounded_send(Ok(Token::End { finish: Finish::Stop, usage: Usage::default() }))),
+            Step::End(0) => {
+                drop(feed.unbounded_send(Ok(Token::End { finish: Finish::Stop, usage: Usage::default() })));
+                whole.get_or_insert(said.len());
+            }
             Step::End(1) => drop(feed.unbounded_send(Err(ModelError::BrokeOff("test".into())))),
             Step::End(_) => feed.close_channel(),
             Step::Read(reader) => readers[reader].read().await?,
@@ -118,12 +123,15 @@ async fn run(steps: Vec<Step>) -> TestCaseResult {
             prop_assert_eq!(&seen.text, said);
         }
         prop_assert!(chunks.len() <= said.len());
+        if reader.seen.last().is_some_and(|seen| seen.finish == "stop") {
+            prop_assert_eq!(Some(chunks.len()), whole, "an answer that ended well is whole");
+        }
         let terminal = reader.seen.iter().filter(|seen| seen.terminal).count();
         prop_assert_eq!(terminal, usize::from(reader.over));
         prop_assert!(!reader.over || reader.seen.last().is_some_and(|seen| seen.terminal));
     }
-    let whole: Vec<_> = readers.iter().filter(|reader| reader.over).collect();
-    prop_assert!(whole.windows(2).all(|pair| pair[0].seen == pair[1].seen), "all readers saw the same");
+    let over: Vec<_> = readers.iter().filter(|reader| reader.over).collect();
+    prop_assert!(over.windows(2).all(|pair| pair[0].seen == pair[1].seen), "all readers saw the same");
 
     sleep(RETENTION).await;
     prop_assert!(hub.stop(&id.parse().unwrap()).await.is_err(), "it expires");
@@ -160,6 +168,7 @@ struct Seen {
     index: u64,
     text: String,
     terminal: bool,
+    finish: String,
 }
 
 impl Client {
@@ -190,6 +199,7 @@ impl Client {
                 index: cursor.split_once('.').unwrap().1.parse().unwrap(),
                 text: data["chunk"].as_str().unwrap_or_default().to_owned(),
                 terminal: value("event: ").is_some(),
+                finish: data["finish"].as_str().unwrap_or_default().to_owned(),
             });
             self.over |= value("event: ").is_some();
             self.cursor = cursor.to_owned();

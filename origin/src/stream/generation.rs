@@ -3,47 +3,22 @@
 use std::{
     pin::{Pin, pin},
     sync::Arc,
-    time::Duration,
 };
 
 use futures::StreamExt;
-use tokio::{
-    sync::watch,
-    time::{Instant, timeout, timeout_at},
-};
+use tokio::time::{Instant, timeout_at};
 
-use super::{Done, Event, Finish, JournalError, Limits, Log, Timing, Usage, Writer, hub::Slot};
+use super::{
+    Done, Event, Finish, JournalError, Limits, Log, Timing, Usage, Writer,
+    audience::{EarlyEnd, early_end},
+    hub::Slot,
+};
 use crate::{
     model::{Model, ModelError, Token},
     problem::{Kind, Problem},
     record::Record,
+    wire,
 };
-
-/// Who reads a running stream, and whether its end was asked for.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Audience {
-    /// Readers now.
-    pub(crate) readers: usize,
-    /// Whether a framed reader has ever attached: only such a one can come back, so only then is there a linger.
-    pub(crate) framed: bool,
-    /// All readers so far.
-    pub(crate) attached: u64,
-    /// How many of them came with a cursor.
-    pub(crate) resumed: u64,
-    /// The end that was asked for.
-    pub(crate) asked: Option<EarlyEnd>,
-}
-
-/// Why a generation ends before its answer does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum EarlyEnd {
-    /// A reader stopped it.
-    Stopped,
-    /// Nobody reads it any more.
-    Abandoned,
-    /// The origin is shutting down.
-    Interrupted,
-}
 
 /// One stream's generation.
 pub(crate) struct Generation {
@@ -51,7 +26,6 @@ pub(crate) struct Generation {
     pub(crate) prompt: String,
     pub(crate) log: Arc<Log>,
     pub(crate) writer: Box<dyn Writer>,
-    pub(crate) audience: watch::Receiver<Audience>,
     pub(crate) limits: Arc<Limits>,
     pub(crate) record: Record,
 }
@@ -73,12 +47,11 @@ impl Generation {
             // The writer ends the stream as failed when it is dropped.
             tracing::error!(stream = %self.log.id(), %error, "the stream could not be kept");
         }
-        self.record.readers(&self.audience.borrow());
     }
 
     /// Appends the answer as it comes. When it returns the model's stream is dropped, and with that cancelled.
     async fn answer(&mut self, slot: Slot) -> Result<End, JournalError> {
-        let mut early = pin!(early_end(self.audience.clone(), self.limits.linger));
+        let mut early = pin!(early_end(self.log.clone(), self.limits.linger));
         let _permit = tokio::select! {
             biased;
             end = &mut early => return Ok(end.into()),
@@ -95,7 +68,7 @@ impl Generation {
             match token {
                 Some(Ok(Token::Text(text))) if text.is_empty() => {}
                 Some(Ok(Token::Text(text))) => {
-                    if self.log.size() + text.len() > self.limits.stream_bytes {
+                    if self.log.size() + wire::frame_bound(text.len()) > self.limits.stream_bytes {
                         return Ok(End::Finished(Finish::Length, None));
                     }
                     self.record.token();
@@ -172,34 +145,5 @@ impl Deadline {
 
     fn passed(&self) -> Problem {
         Problem::new(self.kind, "the model was silent for too long; try again")
-    }
-}
-
-/// Resolves when the end was asked for, or when nobody has read for the linger.
-async fn early_end(audience: watch::Receiver<Audience>, linger: Duration) -> EarlyEnd {
-    let mut asking = audience.clone();
-    let asked = async move {
-        match asking.wait_for(|audience| audience.asked.is_some()).await {
-            Ok(audience) => audience.asked.unwrap_or(EarlyEnd::Interrupted),
-            // The hub is gone, and with it everyone who could read or ask.
-            Err(_) => EarlyEnd::Interrupted,
-        }
-    };
-    tokio::select! {
-        end = asked => end,
-        () = abandoned(audience, linger) => EarlyEnd::Abandoned,
-    }
-}
-
-async fn abandoned(mut audience: watch::Receiver<Audience>, linger: Duration) {
-    loop {
-        let Ok(framed) = audience.wait_for(|audience| audience.readers == 0).await.map(|audience| audience.framed)
-        else {
-            return;
-        };
-        let linger = if framed { linger } else { Duration::ZERO };
-        if timeout(linger, audience.wait_for(|audience| audience.readers > 0)).await.is_err() {
-            return;
-        }
     }
 }

@@ -2,22 +2,20 @@
 
 use std::{
     collections::HashMap,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use tokio::{
-    sync::{Notify, OwnedSemaphorePermit, Semaphore, watch},
-    time::timeout,
+    sync::{Notify, OwnedSemaphorePermit, Semaphore},
+    time::{Instant, timeout, timeout_at},
 };
 
 use super::{
-    Claim, Cursor, Event, Framing, Journal, Opened, OriginName, Reader, StreamId,
-    generation::{Audience, EarlyEnd, Generation},
-    reader::{Pace, Presence},
+    Claim, Cursor, Event, Framing, Journal, Log, Opened, OriginName, Reader, StreamId,
+    audience::{EarlyEnd, Presence, ask},
+    generation::Generation,
+    reader::Pace,
 };
 use crate::{model::Model, problem::Problem, record::Record};
 
@@ -32,11 +30,17 @@ struct Inner {
     limits: Arc<Limits>,
     slots: Arc<Semaphore>,
     queue: Arc<Semaphore>,
-    running: Mutex<HashMap<StreamId, Arc<watch::Sender<Audience>>>>,
+    running: Mutex<Running>,
     /// Told whenever a stream leaves `running`.
     left: Notify,
-    started: AtomicU64,
-    draining: AtomicBool,
+}
+
+/// The generations that run or wait for a place.
+#[derive(Default)]
+struct Running {
+    logs: HashMap<StreamId, Arc<Log>>,
+    started: u64,
+    draining: bool,
 }
 
 /// Times and sizes of a stream's life.
@@ -103,17 +107,21 @@ impl Hub {
     /// A hub of the origin `name`, whose streams `model` answers and `journal` keeps.
     pub fn new(name: OriginName, model: Arc<dyn Model>, journal: Arc<dyn Journal>, limits: Limits) -> Self {
         let generations = limits.generations.min(model.concurrency().unwrap_or(usize::MAX));
+        let limits = Limits {
+            // What their types hold: offsets in a log are 32 bits.
+            stream_bytes: limits.stream_bytes.min(u32::MAX as usize),
+            queue: limits.queue.min(Semaphore::MAX_PERMITS),
+            ..limits
+        };
         Self(Arc::new(Inner {
             name,
             model,
             journal,
             slots: Arc::new(Semaphore::new(generations.min(Semaphore::MAX_PERMITS))),
-            queue: Arc::new(Semaphore::new(limits.queue.min(Semaphore::MAX_PERMITS))),
+            queue: Arc::new(Semaphore::new(limits.queue)),
             limits: Arc::new(limits),
             running: Mutex::default(),
             left: Notify::new(),
-            started: AtomicU64::new(0),
-            draining: AtomicBool::new(false),
         }))
     }
 
@@ -126,43 +134,35 @@ impl Hub {
     pub async fn start(&self, start: Start) -> Result<Reader, Problem> {
         let hub = &self.0;
         let framing = start.framing;
-        let (log, presence) = match hub.journal.open(StreamId::random(&hub.name), start.claim.clone()).await? {
+        let presence = match hub.journal.open(StreamId::random(&hub.name), start.claim.clone()).await? {
             Opened::KeyReused => return Err(Problem::key_reused()),
             Opened::Expired => return Err(Problem::expired()),
-            Opened::Existing(log) => {
-                let presence = self.presence(log.id(), framing, false);
-                (log, presence)
+            Opened::Existing(log) => Presence::new(&log, framing, false),
+            Opened::New(log, mut writer) => {
+                let presence = Presence::new(&log, framing, false);
+                match self.admit(&log) {
+                    Ok((slot, running)) => {
+                        let record = Record::new(log.clone(), start.name, start.variables, hub.model.name());
+                        let (model, limits) = (hub.model.clone(), hub.limits.clone());
+                        let generation = Generation { model, prompt: start.prompt, log, writer, limits, record };
+                        tokio::spawn(async move {
+                            let _running = running;
+                            generation.run(slot).await;
+                        });
+                    }
+                    Err(problem) => writer.append(&[Event::Failed(problem)]).await?,
+                }
+                presence
             }
-            Opened::New(log, mut writer) => match self.reserve() {
-                Err(problem) => {
-                    writer.append(&[Event::Failed(problem)]).await?;
-                    (log, None)
-                }
-                Ok(slot) => {
-                    let audience = Arc::new(watch::Sender::new(Audience::default()));
-                    let presence = Presence::new(audience.clone(), framing, false);
-                    let record = Record::new(log.id().clone(), start.name, start.variables, hub.model.name());
-                    let generation = Generation {
-                        model: hub.model.clone(),
-                        prompt: start.prompt,
-                        log: log.clone(),
-                        writer,
-                        audience: audience.subscribe(),
-                        limits: hub.limits.clone(),
-                        record,
-                    };
-                    self.run(generation, audience, slot);
-                    (log, Some(presence))
-                }
-            },
         };
+        let log = presence.log();
         let _ = timeout(hub.limits.gate, log.opened()).await;
-        match log.refused() {
+        match log.refused(hub.limits.gate) {
             Some(problem) => {
                 hub.journal.discard(log.id()).await?;
                 Err(problem)
             }
-            None => Ok(Reader::new(log, 0, framing, hub.limits.pace, presence)),
+            None => Ok(Reader::new(presence, 0, framing, hub.limits.pace)),
         }
     }
 
@@ -180,8 +180,8 @@ impl Hub {
                 std::cmp::Ordering::Greater => return Err(Problem::cursor_past_end()),
             }
         }
-        let presence = self.presence(&cursor.id, Framing::Framed, true);
-        Ok(Attached::Reader(Reader::new(log, cursor.next, Framing::Framed, hub.limits.pace, presence)))
+        let presence = Presence::new(&log, Framing::Framed, true);
+        Ok(Attached::Reader(Reader::new(presence, cursor.next, Framing::Framed, hub.limits.pace)))
     }
 
     /// Ends a stream now, and returns when it has ended. One that has ended already stays as it is.
@@ -190,71 +190,59 @@ impl Hub {
     /// The stream is unknown or no longer kept; the journal.
     pub async fn stop(&self, id: &StreamId) -> Result<(), Problem> {
         let log = self.0.journal.find(id).await?.ok_or_else(Problem::no_such_stream)?;
-        if let Some(audience) = self.audience(id) {
-            ask(&audience, EarlyEnd::Stopped);
-            log.ended().await;
-        }
+        ask(&log, EarlyEnd::Stopped);
+        log.ended().await;
         Ok(())
     }
 
     /// Starts nothing from now on, waits until no stream runs, and at `deadline` ends those that still do.
-    pub async fn drain(&self, deadline: Duration) {
-        self.0.draining.store(true, Ordering::Relaxed);
-        if timeout(deadline, self.idle()).await.is_err() {
-            self.running().values().for_each(|audience| ask(audience, EarlyEnd::Interrupted));
+    pub async fn drain(&self, deadline: Instant) {
+        self.running().draining = true;
+        if timeout_at(deadline, self.idle()).await.is_err() {
+            self.running().logs.values().for_each(|log| ask(log, EarlyEnd::Interrupted));
             self.idle().await;
         }
     }
 
     /// Whether [`Hub::drain`] was called.
     pub fn draining(&self) -> bool {
-        self.0.draining.load(Ordering::Relaxed)
+        self.running().draining
     }
 
     /// How many streams there are.
     pub fn status(&self) -> Status {
+        let running = self.running();
         Status {
-            started: self.0.started.load(Ordering::Relaxed),
-            running: self.running().len(),
+            started: running.started,
+            running: running.logs.len(),
             queued: self.0.limits.queue.saturating_sub(self.0.queue.available_permits()),
         }
     }
 
-    fn run(&self, generation: Generation, audience: Arc<watch::Sender<Audience>>, slot: Slot) {
-        let running = Running { hub: self.clone(), id: generation.log.id().clone() };
-        self.running().insert(running.id.clone(), audience);
-        self.0.started.fetch_add(1, Ordering::Relaxed);
-        tokio::spawn(async move {
-            let _running = running;
-            generation.run(slot).await;
-        });
-    }
-
-    /// A place for one more generation.
-    fn reserve(&self) -> Result<Slot, Problem> {
-        if self.draining() {
+    /// Takes one more generation among the running, where there is a place for it.
+    fn admit(&self, log: &Arc<Log>) -> Result<(Slot, Entry), Problem> {
+        // Under one lock, so that nothing slips in behind a drain that has begun.
+        let mut running = self.running();
+        if running.draining {
             return Err(Problem::draining());
         }
         let slots = self.0.slots.clone();
-        if let Ok(permit) = slots.clone().try_acquire_owned() {
-            return Ok(Slot::Held(permit));
-        }
-        let place = self.0.queue.clone().try_acquire_owned().map_err(|_| Problem::overloaded())?;
-        Ok(Slot::Queued { slots, place })
-    }
-
-    fn presence(&self, id: &StreamId, framing: Framing, resumed: bool) -> Option<Presence> {
-        self.audience(id).map(|audience| Presence::new(audience, framing, resumed))
-    }
-
-    fn audience(&self, id: &StreamId) -> Option<Arc<watch::Sender<Audience>>> {
-        self.running().get(id).cloned()
+        let slot = match slots.clone().try_acquire_owned() {
+            Ok(permit) => Slot::Held(permit),
+            Err(_) => match self.0.queue.clone().try_acquire_owned() {
+                Ok(place) => Slot::Queued { slots, place },
+                Err(_) => return Err(Problem::overloaded()),
+            },
+        };
+        running.started += 1;
+        running.logs.insert(log.id().clone(), log.clone());
+        Ok((slot, Entry { hub: self.clone(), id: log.id().clone() }))
     }
 
     async fn idle(&self) {
         loop {
             let left = self.0.left.notified();
-            if self.running().is_empty() {
+            if self.running().logs.is_empty() {
                 return;
             }
             left.await;
@@ -262,7 +250,7 @@ impl Hub {
     }
 
     /// Nothing panics while the lock is held.
-    fn running(&self) -> MutexGuard<'_, HashMap<StreamId, Arc<watch::Sender<Audience>>>> {
+    fn running(&self) -> MutexGuard<'_, Running> {
         self.0.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -282,22 +270,15 @@ impl Slot {
     }
 }
 
-/// The first to ask has its way.
-fn ask(audience: &watch::Sender<Audience>, end: EarlyEnd) {
-    audience.send_modify(|audience| {
-        audience.asked.get_or_insert(end);
-    });
-}
-
-/// A stream's entry among the running ones, for as long as its task lives.
-struct Running {
+/// A stream's entry among the running, for as long as its task lives.
+struct Entry {
     hub: Hub,
     id: StreamId,
 }
 
-impl Drop for Running {
+impl Drop for Entry {
     fn drop(&mut self) {
-        self.hub.running().remove(&self.id);
+        self.hub.running().logs.remove(&self.id);
         self.hub.0.left.notify_waiters();
     }
 }

@@ -1,18 +1,24 @@
 //! Where streams are kept: the trait that every journal implements.
 
-use std::sync::Arc;
+use std::{iter, sync::Arc};
 
 use futures::future::BoxFuture;
 use sha2::{Digest, Sha256};
 
 use super::{Event, Log, StreamId};
-use crate::problem::{Kind, Problem};
+use crate::{
+    problem::{Kind, Problem},
+    prompt::Variables,
+};
 
 /// Keeps streams: one writer each, any number of readers.
 ///
 /// A log may have more readers than the journal knows of: it hands out the log, the log does the rest.
 pub trait Journal: Send + Sync + 'static {
     /// Opens a new stream, or finds the one that the same claim has opened.
+    ///
+    /// # Errors
+    /// The journal can't be reached; the same for all its methods.
     fn open(&self, id: StreamId, claim: Option<Claim>) -> BoxFuture<'_, Result<Opened, JournalError>>;
 
     /// The stream's log; `None` where it is unknown or no longer kept.
@@ -60,9 +66,14 @@ pub struct IdempotencyKey(Arc<str>);
 pub struct JournalError(#[source] pub Box<dyn std::error::Error + Send + Sync>);
 
 impl Claim {
-    /// The claim of `key` for the prompt named `name` with the text `prompt`.
-    pub fn new(key: IdempotencyKey, name: &str, prompt: &str) -> Self {
-        let digest = Sha256::new().chain_update(name).chain_update([0]).chain_update(prompt);
+    /// The claim of `key` for the prompt named `name` with these variables.
+    pub fn new(key: IdempotencyKey, name: &str, variables: &Variables) -> Self {
+        let mut digest = Sha256::new();
+        // Each with its length, so that no two lists of texts run together alike.
+        for text in iter::once(name).chain(variables.iter().flat_map(|(name, value)| [name.as_str(), value])) {
+            digest.update(text.len().to_le_bytes());
+            digest.update(text);
+        }
         Self { key, fingerprint: digest.finalize().into() }
     }
 }

@@ -1,14 +1,17 @@
 //! One stream's frames: appended once, read by any number of readers from any place.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::{
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use tokio::{
-    sync::{Notify, futures::Notified},
+    sync::{Notify, futures::Notified, watch},
     time::Instant,
 };
 
-use super::{Event, StreamId};
+use super::{Event, StreamId, audience::Audience};
 use crate::{problem::Problem, wire};
 
 /// The frames of one stream in memory, encoded once and contiguous.
@@ -18,8 +21,11 @@ use crate::{problem::Problem, wire};
 #[derive(Debug)]
 pub struct Log {
     id: StreamId,
+    opened: Instant,
     frames: Mutex<Frames>,
     grown: Notify,
+    /// Who reads it here. It is a part of the log, so that no reader of a log goes uncounted.
+    audience: watch::Sender<Audience>,
 }
 
 #[derive(Debug)]
@@ -67,7 +73,13 @@ impl Log {
     /// An empty log of the stream `id`.
     pub fn new(id: StreamId) -> Self {
         let frames = Frames { bytes: Storage::Open(String::new()), ends: Vec::new(), ending: None };
-        Self { id, frames: Mutex::new(frames), grown: Notify::new() }
+        Self {
+            id,
+            opened: Instant::now(),
+            frames: Mutex::new(frames),
+            grown: Notify::new(),
+            audience: watch::Sender::default(),
+        }
     }
 
     /// The stream.
@@ -75,17 +87,21 @@ impl Log {
         &self.id
     }
 
-    /// Appends an event and wakes the readers; the bytes of memory that it took. Behind a terminal event
+    pub(crate) fn audience(&self) -> &watch::Sender<Audience> {
+        &self.audience
+    }
+
+    /// Appends an event and wakes the readers; the memory that it took, bytes. Behind a terminal event
     /// nothing is appended.
     pub fn append(&self, event: &Event) -> usize {
         let mut frames = self.lock();
         let Storage::Open(text) = &mut frames.bytes else { return 0 };
         let before = text.len();
-        // Where the stream's limit is set above 4 GiB the offsets would wrap; `Limits` caps it there.
         let mut text = std::mem::take(text);
         wire::frame(&mut text, &self.id, frames.ends.len() as u64, event);
-        let (after, end) = (text.len(), u32::try_from(text.len()).unwrap_or(u32::MAX));
-        frames.ends.push(end);
+        let after = text.len();
+        // The hub keeps streams below 4 GiB.
+        frames.ends.push(u32::try_from(after).unwrap_or(u32::MAX));
         frames.bytes = if event.is_terminal() {
             frames.ends.shrink_to_fit();
             let failed = if let Event::Failed(problem) = event { Some(problem.clone()) } else { None };
@@ -132,10 +148,12 @@ impl Log {
         self.lock().ending.clone()
     }
 
-    /// The failure that came in place of a first token.
-    pub fn refused(&self) -> Option<Problem> {
+    /// The failure that came in place of a first token, and early enough to be told as a status: within `gate`
+    /// of the opening.
+    pub fn refused(&self, gate: Duration) -> Option<Problem> {
         let frames = self.lock();
-        frames.ending.as_ref().filter(|_| frames.ends.len() == 1).and_then(|ending| ending.failed.clone())
+        let early = |ending: &&Ending| frames.ends.len() == 1 && ending.at <= self.opened + gate;
+        frames.ending.as_ref().filter(early).and_then(|ending| ending.failed.clone())
     }
 
     /// Waits until the stream has ended.

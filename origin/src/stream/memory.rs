@@ -10,16 +10,18 @@ use std::{
 };
 
 use futures::{FutureExt, future::BoxFuture};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use super::{Claim, Event, Journal, JournalError, Log, Opened, StreamId, Writer, journal::IdempotencyKey};
 use crate::problem::Problem;
 
-/// What a stream costs beside its frames, bytes: ids, maps, the log itself. Counted, so that a flood of empty
-/// streams is bounded too.
+/// What a stream or a key costs beside its frames, bytes: ids, maps, the log itself. Counted, so that a flood of
+/// empty streams is bounded too.
 const OVERHEAD: usize = 512;
 
 /// Streams in memory. Finished ones are kept for a time, within a budget; running ones always.
+///
+/// A reader of a stream that goes meanwhile keeps its log until it has read it, at most for the write deadline.
 #[derive(Clone)]
 pub struct MemoryJournal(Arc<Inner>);
 
@@ -35,17 +37,16 @@ struct Inner {
 struct State {
     streams: HashMap<StreamId, Entry>,
     keys: HashMap<IdempotencyKey, Owner>,
-    /// Finished streams, oldest first; a key lives as long, even when its log was evicted.
+    /// Finished streams, oldest first.
     finished: VecDeque<(Instant, StreamId)>,
-    /// How many of `finished`, from the front, have been evicted.
-    evicted: usize,
+    /// The keys of evicted streams, oldest first: a key lives as long as the retention all the same.
+    orphans: VecDeque<(Instant, IdempotencyKey)>,
 }
 
 struct Entry {
-    /// `None` once evicted.
-    log: Option<Arc<Log>>,
+    log: Arc<Log>,
     /// Bytes, once it has finished; a running stream's writer counts them.
-    finished: Option<usize>,
+    size: usize,
     key: Option<IdempotencyKey>,
 }
 
@@ -74,6 +75,14 @@ impl MemoryJournal {
         self.0.used.load(Ordering::Relaxed)
     }
 
+    /// Drops what has expired, now and from time to time; for ever.
+    pub async fn sweep(&self) {
+        loop {
+            drop(self.swept());
+            sleep(self.0.retention.min(Duration::from_secs(60))).await;
+        }
+    }
+
     fn open_now(&self, id: StreamId, claim: Option<Claim>) -> Opened {
         let mut state = self.swept();
         if let Some(claim) = &claim
@@ -82,15 +91,14 @@ impl MemoryJournal {
             if owner.fingerprint != claim.fingerprint {
                 return Opened::KeyReused;
             }
-            let log = state.streams.get(&owner.id).and_then(|entry| entry.log.clone());
-            return log.map_or(Opened::Expired, Opened::Existing);
+            return state.streams.get(&owner.id).map_or(Opened::Expired, |entry| Opened::Existing(entry.log.clone()));
         }
         let log = Arc::new(Log::new(id.clone()));
         let key = claim.map(|Claim { key, fingerprint }| {
             state.keys.insert(key.clone(), Owner { fingerprint, id: id.clone() });
             key
         });
-        state.streams.insert(id, Entry { log: Some(log.clone()), finished: None, key });
+        state.streams.insert(id, Entry { log: log.clone(), size: 0, key });
         drop(state);
         self.grow(OVERHEAD);
         let writer = MemoryWriter { journal: self.clone(), log: log.clone(), size: OVERHEAD, ended: false };
@@ -100,20 +108,18 @@ impl MemoryJournal {
     /// The stream has ended: from now on it may expire and be evicted.
     fn finish(&self, id: &StreamId, size: usize) {
         let mut state = self.swept();
-        if let Some(entry) = state.streams.get_mut(id) {
-            entry.finished = Some(size);
-            state.finished.push_back((Instant::now(), id.clone()));
-        } else {
+        let Some(entry) = state.streams.get_mut(id) else {
             // Discarded while it ran.
-            self.shrink(size);
-        }
+            return self.shrink(size);
+        };
+        entry.size = size;
+        state.finished.push_back((Instant::now(), id.clone()));
+        self.evict(&mut state);
     }
 
     fn grow(&self, by: usize) {
-        let used = self.0.used.fetch_add(by, Ordering::Relaxed) + by;
-        if used > self.0.budget {
-            let mut state = self.lock();
-            while self.used() > self.0.budget && self.evict_oldest(&mut state) {}
+        if self.0.used.fetch_add(by, Ordering::Relaxed) + by > self.0.budget {
+            self.evict(&mut self.lock());
         }
     }
 
@@ -121,35 +127,46 @@ impl MemoryJournal {
         self.0.used.fetch_sub(by, Ordering::Relaxed);
     }
 
-    /// Drops the log of the oldest finished stream that still has one; `false` where none has.
-    fn evict_oldest(&self, state: &mut State) -> bool {
-        let Some((_, id)) = state.finished.get(state.evicted) else { return false };
-        state.evicted += 1;
-        if let Some(entry) = state.streams.get_mut(id) {
-            entry.log = None;
-            self.shrink(entry.finished.take().unwrap_or(0));
+    /// While the journal is over its budget the oldest finished streams go, and when there are none, the keys of
+    /// those that have gone.
+    fn evict(&self, state: &mut State) {
+        while self.used() > self.0.budget {
+            if let Some((at, id)) = state.finished.pop_front() {
+                if let Some(key) = self.remove(state, &id) {
+                    state.orphans.push_back((at, key));
+                    self.0.used.fetch_add(OVERHEAD, Ordering::Relaxed);
+                }
+            } else if let Some((_, key)) = state.orphans.pop_front() {
+                state.keys.remove(&key);
+                self.shrink(OVERHEAD);
+            } else {
+                return;
+            }
         }
-        true
     }
 
     /// The state without what has expired by now.
     fn swept(&self) -> MutexGuard<'_, State> {
         let mut state = self.lock();
         let now = Instant::now();
-        while let Some((_, id)) = state.finished.pop_front_if(|(at, _)| *at + self.0.retention <= now) {
-            state.evicted = state.evicted.saturating_sub(1);
-            self.remove(&mut state, &id);
+        let expired = |at: &Instant| *at + self.0.retention <= now;
+        while let Some((_, key)) = state.orphans.pop_front_if(|(at, _)| expired(at)) {
+            state.keys.remove(&key);
+            self.shrink(OVERHEAD);
+        }
+        while let Some((_, id)) = state.finished.pop_front_if(|(at, _)| expired(at)) {
+            if let Some(key) = self.remove(&mut state, &id) {
+                state.keys.remove(&key);
+            }
         }
         state
     }
 
-    fn remove(&self, state: &mut State, id: &StreamId) {
-        if let Some(entry) = state.streams.remove(id) {
-            if let Some(key) = entry.key {
-                state.keys.remove(&key);
-            }
-            self.shrink(entry.finished.unwrap_or(0));
-        }
+    /// Takes a stream out; its key stays with the caller.
+    fn remove(&self, state: &mut State, id: &StreamId) -> Option<IdempotencyKey> {
+        let entry = state.streams.remove(id)?;
+        self.shrink(entry.size);
+        entry.key
     }
 
     /// Nothing panics while the lock is held.
@@ -164,19 +181,19 @@ impl Journal for MemoryJournal {
     }
 
     fn find<'a>(&'a self, id: &'a StreamId) -> BoxFuture<'a, Result<Option<Arc<Log>>, JournalError>> {
-        async { Ok(self.swept().streams.get(id).and_then(|entry| entry.log.clone())) }.boxed()
+        async { Ok(self.swept().streams.get(id).map(|entry| entry.log.clone())) }.boxed()
     }
 
     fn discard<'a>(&'a self, id: &'a StreamId) -> BoxFuture<'a, Result<(), JournalError>> {
         async move {
             let mut state = self.swept();
-            if let Some(place) = state.finished.iter().position(|(_, finished)| finished == id) {
+            // From the back: it has only just finished.
+            if let Some(place) = state.finished.iter().rposition(|(_, finished)| finished == id) {
                 state.finished.remove(place);
-                if place < state.evicted {
-                    state.evicted -= 1;
-                }
             }
-            self.remove(&mut state, id);
+            if let Some(key) = self.remove(&mut state, id) {
+                state.keys.remove(&key);
+            }
             Ok(())
         }
         .boxed()

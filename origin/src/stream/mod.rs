@@ -10,7 +10,9 @@
 //! - [`hub`]: start, attach, stop, linger, drain.
 //! - [`generation`]: the task that fills a stream.
 //! - [`reader`]: what one connection gets of a stream.
+//! - `audience`: who reads a stream, and when nobody does.
 
+mod audience;
 pub mod event;
 pub mod generation;
 pub mod hub;

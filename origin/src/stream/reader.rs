@@ -1,16 +1,13 @@
 //! What one connection gets of a stream: frames from its place on, comments in silence, and writes that carry
 //! all that is ready.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{io, time::Duration};
 
 use bytes::Bytes;
 use futures::{Stream, stream};
-use tokio::{
-    sync::watch,
-    time::{Instant, timeout, timeout_at},
-};
+use tokio::time::{Instant, timeout_at};
 
-use super::{Cursor, Log, generation::Audience, log::Read};
+use super::{Cursor, Log, audience::Presence, log::Read};
 use crate::wire;
 
 /// The most that one write carries, bytes: a replay in few writes, a slow reader with bounded memory.
@@ -36,21 +33,18 @@ pub struct Pace {
 
 /// A reader of one stream.
 pub struct Reader {
-    log: Arc<Log>,
+    /// Counts this reader in the stream's audience.
+    presence: Presence,
     framing: Framing,
     pace: Pace,
-    /// Counts this reader among the stream's while it runs.
-    _presence: Option<Presence>,
     /// The next event.
     next: u64,
     /// What the response begins with, until it is written.
     preamble: Option<String>,
-    last_write: Option<Instant>,
+    last_tokens: Option<Instant>,
+    silent_since: Instant,
     ended: bool,
 }
-
-/// A reader's part in the audience: from here to drop.
-pub(crate) struct Presence(Arc<watch::Sender<Audience>>);
 
 /// The error that breaks a bare response off.
 #[derive(Debug, thiserror::Error)]
@@ -58,15 +52,16 @@ pub(crate) struct Presence(Arc<watch::Sender<Audience>>);
 struct BrokenOff;
 
 impl Reader {
-    pub(crate) fn new(log: Arc<Log>, next: u64, framing: Framing, pace: Pace, presence: Option<Presence>) -> Self {
-        let cursor = Cursor { id: log.id().clone(), next };
+    pub(crate) fn new(presence: Presence, next: u64, framing: Framing, pace: Pace) -> Self {
+        let cursor = Cursor { id: presence.log().id().clone(), next };
         let preamble = (framing == Framing::Framed).then(|| wire::preamble(&cursor));
-        Self { log, framing, pace, _presence: presence, next, preamble, last_write: None, ended: false }
+        let silent_since = Instant::now();
+        Self { presence, framing, pace, next, preamble, last_tokens: None, silent_since, ended: false }
     }
 
     /// The log that is read.
     pub fn log(&self) -> &Log {
-        &self.log
+        self.presence.log()
     }
 
     /// How the response is framed.
@@ -82,80 +77,56 @@ impl Reader {
 
     /// The next write; waits for it.
     async fn write(&mut self) -> Option<io::Result<Bytes>> {
+        let log = self.presence.log().clone();
         while !self.ended {
-            let grown = self.log.grown();
+            let grown = log.grown();
             let now = Instant::now();
-            let due = self.last_write.map_or(now, |at| at + self.pace.write_interval);
-            match self.log.read(self.next, WRITE_BYTES, now < due) {
+            let due = self.last_tokens.map_or(now, |at| at + self.pace.write_interval);
+            match log.read(self.next, WRITE_BYTES, now < due) {
                 Read::Frames { bytes, next, terminal } => {
-                    drop(grown);
                     self.next = next;
-                    self.last_write = Some(now);
-                    self.ended = terminal;
-                    return self.frames(bytes);
+                    (self.last_tokens, self.silent_since) = (Some(now), now);
+                    // A bare stream tells of a failure by breaking off, behind its last chunk.
+                    let failed = terminal && log.ending().is_some_and(|ending| ending.failed.is_some());
+                    self.ended = terminal && !(failed && self.framing == Framing::Bare);
+                    let bytes = self.framed(bytes);
+                    if !bytes.is_empty() {
+                        return Some(Ok(bytes));
+                    }
                 }
                 Read::Pending => {
                     if let Some(preamble) = self.preamble.take() {
+                        self.silent_since = now;
                         return Some(Ok(preamble.into()));
                     }
-                    if now < due {
-                        let _ = timeout_at(due, grown).await;
-                    } else if timeout(self.pace.heartbeat, grown).await.is_err() && self.framing == Framing::Framed {
+                    let beat = (self.framing == Framing::Framed).then(|| self.silent_since + self.pace.heartbeat);
+                    if beat.is_some_and(|at| at <= now) {
+                        self.silent_since = now;
                         return Some(Ok(Bytes::from_static(wire::HEARTBEAT.as_bytes())));
                     }
+                    match beat.filter(|_| now >= due).or((now < due).then_some(due)) {
+                        Some(at) => drop(timeout_at(at, grown).await),
+                        None => grown.await,
+                    }
                 }
-                // A bare failure told apart from its chunks, or a cursor that was ahead and past the end.
+                // Behind a failure that a bare stream has to tell, or a cursor that was ahead and past the end.
                 Read::Ended => {
                     drop(grown);
-                    // What is written is dropped with the connection, unless the server may flush it first.
+                    self.ended = true;
+                    // Once, so that the server may flush the last chunk: the error drops what it still holds.
                     tokio::task::yield_now().await;
-                    return Some(self.broken_off());
+                    return Some(Err(io::Error::other(BrokenOff)));
                 }
             }
         }
         None
     }
 
-    fn frames(&mut self, bytes: Bytes) -> Option<io::Result<Bytes>> {
+    fn framed(&mut self, bytes: Bytes) -> Bytes {
         match (self.framing, self.preamble.take()) {
-            (Framing::Framed, None) => Some(Ok(bytes)),
-            (Framing::Framed, Some(preamble)) => Some(Ok([preamble.as_bytes(), &bytes].concat().into())),
-            (Framing::Bare, _) => match wire::bare(&bytes) {
-                chunks if !chunks.is_empty() => {
-                    // A failure that comes with chunks is told by the next write.
-                    self.ended &= !self.failed();
-                    Some(Ok(chunks.into()))
-                }
-                _ if self.failed() => Some(self.broken_off()),
-                _ => None,
-            },
+            (Framing::Framed, None) => bytes,
+            (Framing::Framed, Some(preamble)) => [preamble.as_bytes(), &bytes].concat().into(),
+            (Framing::Bare, _) => wire::bare(&bytes).into(),
         }
-    }
-
-    fn failed(&self) -> bool {
-        self.log.ending().is_some_and(|ending| ending.failed.is_some())
-    }
-
-    fn broken_off(&mut self) -> io::Result<Bytes> {
-        self.ended = true;
-        Err(io::Error::other(BrokenOff))
-    }
-}
-
-impl Presence {
-    pub(crate) fn new(audience: Arc<watch::Sender<Audience>>, framing: Framing, resumed: bool) -> Self {
-        audience.send_modify(|audience| {
-            audience.readers += 1;
-            audience.attached += 1;
-            audience.framed |= framing == Framing::Framed;
-            audience.resumed += u64::from(resumed);
-        });
-        Self(audience)
-    }
-}
-
-impl Drop for Presence {
-    fn drop(&mut self) {
-        self.0.send_modify(|audience| audience.readers -= 1);
     }
 }

@@ -14,7 +14,7 @@ async fn a_framed_stream_has_the_headers_and_events_of_the_contract() {
     assert_eq!(headers["cache-control"], "no-cache, no-transform");
     assert_eq!(headers["x-accel-buffering"], "no");
     assert_eq!(headers["vary"], "Accept");
-    assert!(headers["server-timing"].to_str().unwrap().starts_with("first-token;dur="));
+    assert!(headers["server-timing"].to_str().unwrap().starts_with("wait;dur="));
     let id = crate::helpers::id_of(&response);
     let body = response.text().await.unwrap();
     let expected = format!(
@@ -75,6 +75,19 @@ async fn a_failure_behind_the_gate_is_a_failed_event() {
         (name, &failed["type"], &failed["retryable"]),
         ("failed", &json!("/problems/model-refused"), &json!(false))
     );
+}
+
+#[tokio::test]
+async fn a_failure_behind_the_gate_is_told_to_a_retried_start_in_the_same_way() {
+    let origin = spawn_origin(&["--gate", "20ms"]).await;
+    let start = || origin.start(&json!([100, { "fail": "broke-off" }])).header("idempotency-key", "a-key-of-the-tests");
+    let first = open(start()).await;
+    let id = crate::helpers::id_of(&first);
+    let first = events(first).await;
+    assert_eq!(terminal(&first).0, "failed");
+    assert_eq!(events(open(start()).await).await, first);
+    assert_eq!(events(origin.follow(&id).await).await, first);
+    assert_eq!(origin.count("started").await, 1);
 }
 
 #[tokio::test]
@@ -181,6 +194,18 @@ async fn a_body_over_the_limit_is_refused_by_its_length_and_by_its_chunks() {
 }
 
 #[tokio::test]
+async fn a_body_that_breaks_off_is_a_bad_request() {
+    let origin = spawn_origin(&[]).await;
+    let head = format!(
+        "POST /prompts/simple HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {}\r\ncontent-type: application/json\r\n\
+         transfer-encoding: chunked\r\n\r\nxyz\r\n",
+        crate::helpers::SECRET
+    );
+    let answer = origin.raw(head.as_bytes()).await;
+    assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
+}
+
+#[tokio::test]
 async fn unknown_paths_methods_and_prompts_are_told_apart() {
     let origin = spawn_origin(&[]).await;
     for (method, path, expected) in [
@@ -188,6 +213,8 @@ async fn unknown_paths_methods_and_prompts_are_told_apart() {
         (Method::GET, "/prompts/", (404, "not-found")),
         (Method::POST, "/simple", (404, "not-found")),
         (Method::GET, "/prompts/other", (404, "not-found")),
+        (Method::GET, "/prompts/%ff", (404, "not-found")),
+        (Method::GET, "/streams/%ff", (404, "not-found")),
         (Method::GET, "/prompts/simple?topic=%ff%zz&tpic=1", (400, "bad-request")),
         (Method::PUT, "/prompts/simple", (405, "invalid-method")),
         (Method::POST, "/streams/a-0123456789ABCDEFGHIJkl", (405, "invalid-method")),

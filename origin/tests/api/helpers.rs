@@ -181,3 +181,14 @@ pub async fn problem(response: Response) -> (u16, String) {
 pub async fn follow_bytes(origin: &Origin, id: &str) -> Vec<u8> {
     origin.follow(id).await.bytes().await.expect("the stream is whole").to_vec()
 }
+
+/// A framed start of this script, as it goes over the wire.
+pub fn start_bytes(script: &Value) -> Vec<u8> {
+    let body = json!({ "topic": script.to_string() }).to_string();
+    let head = format!(
+        "POST /prompts/simple HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {SECRET}\r\naccept: text/event-stream\r\n\
+         content-type: application/json\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    (head + &body).into_bytes()
+}

@@ -8,7 +8,7 @@ use crate::helpers::{events, id_of, open, problem, spawn_origin, text};
 
 const KEY: &str = "a-key-of-the-tests-0001";
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fault_10_the_same_key_three_times_at_once_is_one_generation() {
     let origin = spawn_origin(&[]).await;
     let script = json!([30, { "tokens": 20, "every_ms": 1 }]);
@@ -24,7 +24,20 @@ async fn fault_10_the_same_key_three_times_at_once_is_one_generation() {
     assert_eq!(origin.count("started").await, 1);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_reader_of_a_shared_start_counts() {
+    let origin = spawn_origin(&[]).await;
+    for round in 0..100 {
+        let key = format!("{KEY}-{round}");
+        let start = || async { open(origin.bare(&json!([10, "a", 10, "b"])).header("idempotency-key", &key)).await };
+        let (left, stayed) = tokio::join!(start(), start());
+        drop(left);
+        // The other one keeps the generation going, whichever came first.
+        assert_eq!(stayed.text().await.unwrap().matches("data:").count(), 2);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fault_10_the_key_with_another_body_is_refused() {
     let origin = spawn_origin(&[]).await;
     events(open(origin.start(&json!(["a"])).header("idempotency-key", KEY)).await).await;
@@ -33,7 +46,7 @@ async fn fault_10_the_key_with_another_body_is_refused() {
     assert_eq!(origin.count("started").await, 1);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_key_can_come_in_the_query_and_a_cursor_beats_it() {
     let origin = spawn_origin(&[]).await;
     let path = format!("/prompts/simple?topic=%5B%22a%22%2C%22b%22%5D&idempotency_key={KEY}");
@@ -47,7 +60,7 @@ async fn a_key_can_come_in_the_query_and_a_cursor_beats_it() {
     assert_eq!(origin.count("started").await, 1);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bad_keys_are_refused() {
     let origin = spawn_origin(&[]).await;
     for key in ["short", "0123456789abcde", &"x".repeat(129), "with a space in it"] {
@@ -59,7 +72,7 @@ async fn bad_keys_are_refused() {
     assert_eq!(problem(response).await, (400, "bad-request".into()));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_start_that_was_answered_with_a_problem_frees_its_key() {
     let origin = spawn_origin(&[]).await;
     for _ in 0..2 {
@@ -71,18 +84,18 @@ async fn a_start_that_was_answered_with_a_problem_frees_its_key() {
     assert_eq!(text(&other), "a");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_key_outlives_its_evicted_journal() {
-    let origin = spawn_origin(&["--journal-size", "4KiB"]).await;
+    let origin = spawn_origin(&["--journal-size", "8KiB"]).await;
     let start = |key: String, script| origin.start(&script).header("idempotency-key", key);
-    events(open(start(KEY.into(), json!(["a"]))).await).await;
-    events(open(start(format!("{KEY}-2"), json!([{ "repeat": "x", "times": 4096 }]))).await).await;
-    let late = start(KEY.into(), json!(["a"])).send().await.unwrap();
+    events(open(start(KEY.into(), json!([{ "repeat": "a", "times": 2048 }]))).await).await;
+    events(open(start(format!("{KEY}-2"), json!([{ "repeat": "x", "times": 6144 }]))).await).await;
+    let late = start(KEY.into(), json!([{ "repeat": "a", "times": 2048 }])).send().await.unwrap();
     assert_eq!(problem(late).await, (404, "expired".into()));
     assert_eq!(origin.count("started").await, 2);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fault_13_a_reader_gone_before_the_first_token_comes_back_with_its_key() {
     let origin = spawn_origin(&["--linger", "10s"]).await;
     let script = json!([300, "a"]);
@@ -93,7 +106,7 @@ async fn fault_13_a_reader_gone_before_the_first_token_comes_back_with_its_key()
     assert_eq!(origin.count("started").await, 1);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fault_13_a_reader_gone_before_the_first_token_comes_back_with_the_first_cursor() {
     let origin = spawn_origin(&["--gate", "20ms"]).await;
     let mut response = open(origin.start(&json!([300, "a"]))).await;

@@ -3,73 +3,39 @@
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpSocket, TcpStream},
 };
 
-use crate::helpers::{SECRET, events, open, problem, spawn_origin, terminal};
+use crate::helpers::{events, open, problem, spawn_origin, start_bytes, terminal};
 
-/// A framed start of this script, as it goes over the wire.
-fn start(script: &Value) -> Vec<u8> {
-    let body = json!({ "topic": script.to_string() }).to_string();
-    let head = format!(
-        "POST /prompts/simple HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {SECRET}\r\naccept: text/event-stream\r\n\
-         content-type: application/json\r\ncontent-length: {}\r\n\r\n",
-        body.len()
-    );
-    (head + &body).into_bytes()
-}
-
-#[tokio::test]
-async fn fault_20_connections_that_come_and_go_leave_nothing_behind() {
-    let descriptors = || std::fs::read_dir("/proc/self/fd").unwrap().count();
-    let origin = spawn_origin(&["--linger", "0s"]).await;
-    let start = start(&json!([{ "tokens": 9999, "every_ms": 1 }]));
-    let before = descriptors();
-    for _ in 0..10 {
-        let drop_one = async || {
-            let mut socket = TcpStream::connect(origin.address).await.unwrap();
-            socket.write_all(&start).await.unwrap();
-            socket.read_u8().await.unwrap();
-        };
-        join_all((0..100).map(|_| drop_one())).await;
-    }
-    assert_eq!(origin.count("started").await, 1_000);
-    origin.until("running", 0).await;
-    let settled = async {
-        while descriptors() > before + 10 {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(10), settled).await.expect("the descriptors are closed");
-}
-
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fault_21_a_reader_that_does_not_read_is_cut_at_the_write_deadline() {
-    let origin = spawn_origin(&["--write-timeout", "200ms", "--stream-size", "64MiB", "--linger", "0s"]).await;
+    let origin = spawn_origin(&["--write-timeout", "200ms", "--stream-size", "256MiB", "--linger", "0s"]).await;
+    let other = open(origin.start(&json!([{ "tokens": 100, "every_ms": 10 }]))).await;
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4096).unwrap();
     let mut socket = socket.connect(origin.address).await.unwrap();
-    socket.write_all(&start(&json!([{ "repeat": "x", "times": 16 * 1024 * 1024 }, 10_000]))).await.unwrap();
-    origin.until("running", 1).await;
-    // Cut, it is no reader any more, and the stream is abandoned.
+    socket.write_all(&start_bytes(&json!([{ "repeat": "x", "times": 16 * 1024 * 1024 }, 60_000]))).await.unwrap();
+    origin.until("started", 2).await;
+    assert_eq!(terminal(&events(other).await).0, "done", "others don't notice");
+    // Cut, it is no reader any more, and the stream is abandoned, long before its model would end it.
     origin.until("running", 0).await;
     drop(socket);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fault_22_headers_that_come_byte_by_byte_are_cut_at_the_deadline() {
     let origin = spawn_origin(&["--header-timeout", "300ms"]).await;
     let slow = async || {
         let mut socket = TcpStream::connect(origin.address).await.unwrap();
-        let began = Instant::now();
         for byte in b"GET /healthz HTTP/1.1\r\nx: ".iter().chain(std::iter::repeat(&b'y')) {
             let mut gone = [0; 1];
             let closed = tokio::time::timeout(Duration::from_millis(20), socket.read(&mut gone)).await;
             if closed.is_ok() || socket.write_all(&[*byte]).await.is_err() {
-                return began.elapsed();
+                return;
             }
         }
         unreachable!("the bytes never end")
@@ -78,12 +44,14 @@ async fn fault_22_headers_that_come_byte_by_byte_are_cut_at_the_deadline() {
         tokio::time::sleep(Duration::from_millis(100)).await;
         terminal(&events(open(origin.start(&json!(["a"]))).await).await).0.to_owned()
     };
-    let (closed, normal) = tokio::join!(join_all((0..200).map(|_| slow())), normal);
+    let slow = tokio::time::timeout(Duration::from_secs(30), join_all((0..200).map(|_| slow())));
+    let (closed, normal) = tokio::join!(slow, normal);
+    let closed = closed.expect("all of them are cut");
     assert_eq!(normal, "done", "a normal client is served meanwhile");
-    assert!(closed.iter().all(|after| *after < Duration::from_secs(5)), "{:?}", closed.iter().max());
+    assert_eq!(closed.len(), 200);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fault_23_over_the_generation_cap_and_the_queue_starts_are_refused_at_once() {
     let origin = spawn_origin(&["--generations", "2", "--queue", "1", "--gate", "20ms"]).await;
     let script = json!([{ "tokens": 40, "every_ms": 10 }]);
@@ -98,11 +66,10 @@ async fn fault_23_over_the_generation_cap_and_the_queue_starts_are_refused_at_on
     assert_eq!(terminal(&events(open(origin.start(&json!(["a"]))).await).await).0, "done", "it recovers");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fault_23_over_the_connection_cap_a_503_says_so_and_closes() {
     let origin = spawn_origin(&["--connections", "2"]).await;
     let held = [TcpStream::connect(origin.address).await.unwrap(), TcpStream::connect(origin.address).await.unwrap()];
-    tokio::time::sleep(Duration::from_millis(50)).await;
     let answer = origin.raw(b"GET /healthz HTTP/1.1\r\nhost: a\r\n\r\n").await;
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
     assert!(
@@ -111,7 +78,12 @@ async fn fault_23_over_the_connection_cap_a_503_says_so_and_closes() {
     );
     assert!(head.contains(&format!("content-length: {}", body.len())), "{answer}");
     drop(held);
-    tokio::time::sleep(Duration::from_millis(50)).await;
-    let answer = origin.raw(b"GET /healthz HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await;
-    assert!(answer.starts_with("HTTP/1.1 200"), "it recovers: {answer}");
+    let recovered = async {
+        while !origin
+            .raw(b"GET /healthz HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
+            .await
+            .starts_with("HTTP/1.1 200")
+        {}
+    };
+    tokio::time::timeout(Duration::from_secs(10), recovered).await.expect("it recovers");
 }

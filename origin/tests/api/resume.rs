@@ -95,7 +95,8 @@ async fn fault_8_the_cursor_in_the_header_wins() {
         .request(Method::GET, &format!("/prompts/simple?last_event_id={id}.0"))
         .header("last-event-id", format!("{id}.1"));
     assert_eq!(text(&events(open(both).await).await), "c");
-    let query = origin.request(Method::GET, &format!("/prompts/simple?last_event_id={id}.0"));
+    let query =
+        origin.request(Method::GET, &format!("/prompts/simple?last_event_id={id}.0")).header("last-event-id", "");
     assert_eq!(text(&events(open(query).await).await), "bc");
     assert_eq!(origin.count("started").await, 1);
 }
@@ -124,7 +125,9 @@ async fn fault_11_silence_is_filled_with_comments() {
     let (before, rest) = body.split_once(&format!("id: {id}.0\n")).unwrap();
     let (between, _) = rest.split_once(&format!("id: {id}.1\n")).unwrap();
     for silence in [before, between] {
-        assert!((2..=5).contains(&silence.matches("\n:\n\n").count()), "{silence:?}");
+        // As many as the silence is long: an upper bound that a slow machine keeps, too.
+        let beats = silence.split("\n\n").filter(|frame| *frame == ":").count();
+        assert!((1..=5).contains(&beats), "{silence:?}");
     }
     assert!(before.starts_with(&format!("retry: 1000\nid: {id}\n\n")));
     assert_eq!(body.matches("event: done").count(), 1);
@@ -138,4 +141,13 @@ async fn a_cursor_past_the_end_of_a_running_stream_waits() {
     let ahead = events(origin.follow(&format!("{id}.1")).await).await;
     assert_eq!(text(&ahead), "cd");
     assert_eq!(terminal(&ahead).0, "done");
+}
+
+#[tokio::test]
+async fn a_cursor_ahead_of_a_running_stream_gets_comments_meanwhile() {
+    let origin = spawn_origin(&["--heartbeat", "50ms"]).await;
+    let response = open(origin.start(&json!([{ "tokens": 60, "every_ms": 10 }]))).await;
+    let id = id_of(&response);
+    let ahead = origin.follow(&format!("{id}.55")).await.text().await.unwrap();
+    assert!(ahead.contains("\n\n:\n\n"), "tokens that are not for this reader are silence to it: {ahead}");
 }

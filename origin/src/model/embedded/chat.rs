@@ -24,11 +24,16 @@ impl ChatTemplate {
         let template = model.chat_template(None).map_err(|error| error.to_string())?;
         let source = template.to_str().map_err(|error| error.to_string())?;
         let vocab = model.vocab();
-        let text = |token| vocab.text(token).map(|text| text.to_string_lossy().into_owned()).unwrap_or_default();
+        // A vocabulary without such a token says -1, which llama.cpp must not be asked about.
+        let text = |token: LlamaToken| match token.0 {
+            ..0 => String::new(),
+            _ => vocab.text(token).map(|text| text.to_string_lossy().into_owned()).unwrap_or_default(),
+        };
         let (bos, eos) = (text(vocab.bos()), text(vocab.eos()));
         let rendered = render(source, &bos, &eos)?;
         let (before, behind) = rendered.split_once(PLACEHOLDER).ok_or("it doesn't show the user's message")?;
-        let add_bos = vocab.should_add_bos() && !before.starts_with(&bos);
+        let has_bos = !bos.is_empty() && before.starts_with(&bos);
+        let add_bos = vocab.should_add_bos() && !has_bos;
         Ok(Self {
             before: vocab.tokenize(before.as_bytes(), add_bos, true),
             behind: vocab.tokenize(behind.as_bytes(), false, true),

@@ -23,8 +23,8 @@ use crate::{
     stream::{Finish, Usage},
 };
 
-/// Tokens decoded in one step, at most: a prompt with nothing beside it.
-const BATCH: usize = 512;
+/// Tokens decoded in one step, at most: a prompt with nothing beside it. A step can't be interrupted.
+const BATCH: usize = 128;
 /// Tokens of prompts in a step beside running answers: few enough that those don't stall.
 const SLICE: usize = 32;
 /// How many of the last tokens the repetition penalty looks at.
@@ -47,6 +47,8 @@ pub(super) struct Settings {
 /// One answer in the making. Its place in [`Decoder::sequences`] is its id in llama.cpp's cache.
 struct Sequence {
     job: Job,
+    /// Counts up from answer to answer.
+    number: u64,
     sampler: LlamaSampler,
     /// Tokens of the prompt that are decoded.
     prefilled: usize,
@@ -64,6 +66,8 @@ struct Decoder<'a> {
     context: LlamaContext<'a>,
     batch: LlamaBatch<'static>,
     sequences: Vec<Option<Sequence>>,
+    /// Answers begun.
+    taken: u64,
 }
 
 /// Decodes until all senders of `jobs` are gone. Tells `ready` first whether there is a context to decode in.
@@ -87,7 +91,7 @@ pub(super) fn run(
             let told = ready.send(Ok(()));
             let batch = LlamaBatch::new(BATCH, 1);
             let sequences = (0..streams).map(|_| None).collect();
-            Decoder { model, settings, context, batch, sequences }.run(jobs);
+            Decoder { model, settings, context, batch, sequences, taken: 0 }.run(jobs);
             told
         }
         Err(error) => ready.send(Err(error.to_string())),
@@ -129,9 +133,10 @@ impl Decoder<'_> {
         true
     }
 
-    fn sequence(&self, job: Job) -> Sequence {
+    fn sequence(&mut self, job: Job) -> Sequence {
         let sampler = self.settings.sampler(self.model.n_vocab());
-        Sequence { job, sampler, prefilled: 0, last: None, sampled: 0, partial: Vec::new() }
+        self.taken += 1;
+        Sequence { job, number: self.taken, sampler, prefilled: 0, last: None, sampled: 0, partial: Vec::new() }
     }
 
     /// Frees the sequences of answers that nobody wants any more.
@@ -165,8 +170,11 @@ impl Decoder<'_> {
             }
         }
         let mut room = if outputs.is_empty() { BATCH } else { SLICE };
-        for (slot, sequence) in sequences.iter_mut().enumerate() {
-            let Some(sequence) = sequence.as_mut().filter(|sequence| sequence.last.is_none()) else { continue };
+        let waiting = sequences.iter_mut().enumerate().filter_map(|(slot, sequence)| Some((slot, sequence.as_mut()?)));
+        let mut waiting: Vec<_> = waiting.filter(|(_, sequence)| sequence.last.is_none()).collect();
+        // First come, first served: a slot has no rank.
+        waiting.sort_by_key(|(_, sequence)| sequence.number);
+        for (slot, sequence) in waiting {
             let prompt = &sequence.job.prompt;
             let slice = sequence.prefilled..prompt.len().min(sequence.prefilled + room);
             room -= slice.len();

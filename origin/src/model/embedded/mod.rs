@@ -141,9 +141,10 @@ impl Embedded {
             return Err(ModelError::Refused(reason));
         }
         let (answer, tokens) = mpsc::unbounded();
-        self.jobs
-            .send(Job { prompt, answer })
-            .map_err(|_| ModelError::BrokeOff("the decoder's thread has ended".into()))?;
+        self.jobs.send(Job { prompt, answer }).map_err(|_| {
+            tracing::error!("the decoder's thread has ended; this origin must be started again");
+            ModelError::Overloaded(None)
+        })?;
         Ok(tokens.boxed())
     }
 }
