@@ -1,0 +1,119 @@
+//! Settings: flags before the environment, the environment before the file, the file before the defaults; and
+//! what can't be used is told in one line.
+
+#![expect(clippy::unwrap_used, reason = "a test that can't go on fails")]
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, Output},
+    time::Duration,
+};
+
+use headwater_origin::{
+    config::{Config, Secrets},
+    prompt::Variables,
+};
+
+/// A settings file for one test.
+struct File(PathBuf);
+
+impl File {
+    fn new(name: &str, text: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("headwater-{name}-{}.toml", std::process::id()));
+        std::fs::write(&path, text).unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+fn parse(file: &Path, flags: &[&str]) -> Result<Config, String> {
+    let config = ["origin".into(), "--config".into(), file.into()];
+    Config::parse_from_env(config.into_iter().chain(flags.iter().map(Into::into))).map_err(|error| error.to_string())
+}
+
+/// The program with these variables, which it refuses to start with.
+fn refused(variables: &[(&str, &str)], flags: &[&str]) -> (Output, String) {
+    let mut program = Command::new(env!("CARGO_BIN_EXE_headwater-origin"));
+    let output = program.env_clear().envs(variables.iter().copied()).args(flags).output().unwrap();
+    assert!(!output.status.success());
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    (output, told)
+}
+
+#[test]
+fn a_flag_wins_over_the_file_and_the_file_over_the_default() {
+    let file = File::new("order", "linger = \"3s\"\nwrite-interval = \"4ms\"\nlog-variables = true\ntop-k = 7\n");
+    let config = parse(&file.0, &["--linger", "5s"]).unwrap();
+    let limits = config.limits();
+    assert_eq!(limits.linger, Duration::from_secs(5));
+    assert_eq!(limits.pace.write_interval, Duration::from_millis(4));
+    assert_eq!(limits.gate, Duration::from_secs(2));
+    assert!(config.log_variables);
+    assert_eq!(config.embedded.top_k, 7);
+}
+
+#[test]
+fn the_file_has_the_prompts() {
+    let text = "[prompts.haiku]\ntemplate = \"About {topic} for {reader}\"\ndefaults = { reader = \"all\" }\n";
+    let config = parse(&File::new("prompts", text).0, &[]).unwrap();
+    let variables = Variables::from([("topic".into(), "owls".into())]);
+    assert_eq!(config.prompts.render("haiku", &variables).unwrap(), "About owls for all");
+    assert!(config.prompts.render("simple", &variables).is_ok(), "the built-in one stays");
+}
+
+#[test]
+fn what_is_wrong_in_the_file_is_named() {
+    for (text, named) in [
+        ("lingr = \"3s\"", "lingr"),
+        ("config = \"other.toml\"", "config"),
+        ("linger = [1]", "linger"),
+        ("linger = \"soon\"", "--linger"),
+        ("generations = 0", "--generations"),
+        ("temperature = nan", "--temperature"),
+        ("connections = 99999999999", "--connections"),
+        ("not toml", "wrong"),
+        ("[prompts.x]\ntemplate = \"{\"", "parse"),
+        ("[prompts.x]\ntemplte = \"x\"", "templte"),
+    ] {
+        let told = parse(&File::new("wrong", text).0, &[]).err().unwrap();
+        assert!(told.contains(named), "{text}: {told}");
+    }
+    assert!(parse(Path::new("no/such.toml"), &[]).err().unwrap().contains("no/such.toml"));
+}
+
+#[test]
+fn the_environment_has_every_setting() {
+    let secret = ("EDGE_SECRET", "0123456789abcdef");
+    let (_, told) = refused(&[secret, ("HEADWATER_LISTEN", "nonsense")], &[]);
+    assert!(told.contains("nonsense") && told.contains("--listen"), "{told}");
+    let (_, told) =
+        refused(&[secret, ("HEADWATER_LISTEN", "nonsense"), ("HEADWATER_LINGER", "1s")], &["--listen", "worse"]);
+    assert!(told.contains("worse"), "a flag wins: {told}");
+    let (_, told) =
+        refused(&[secret, ("HEADWATER_LOG_VARIABLES", "1")], &["--listen", "127.0.0.1:0", "--model", "none"]);
+    assert!(told.contains("there is no model \"none\""), "{told}");
+}
+
+#[test]
+fn without_a_secret_it_does_not_start() {
+    for variables in [&[][..], &[("EDGE_SECRET", "")], &[("EDGE_SECRET", "short")]] {
+        let (output, told) = refused(variables, &["--listen", "127.0.0.1:0"]);
+        assert_eq!(output.status.code(), Some(1));
+        assert!(told.contains("EDGE_SECRET"), "{told}");
+        assert_eq!(told.trim().lines().count(), 1, "{told}");
+    }
+}
+
+#[test]
+fn two_secrets_are_accepted_during_a_rotation() {
+    let secrets = Secrets::new(["0123456789abcdef".to_owned(), "fedcba9876543210".to_owned()]).unwrap();
+    assert!(secrets.accept(b"0123456789abcdef") && secrets.accept(b"fedcba9876543210"));
+    assert!(!secrets.accept(b"0123456789abcdeX") && !secrets.accept(b"") && !secrets.accept(b"0123456789abcdef0"));
+    assert!(Secrets::new(["0123456789abcdef".to_owned(), "short".to_owned()]).is_err());
+    assert!(!format!("{secrets:?}").contains("0123"), "a secret is never printed");
+}
