@@ -225,7 +225,7 @@ async fn json(headers: &HeaderMap, body: Body) -> Result<Variables, Problem> {
     }
     let body = match timeout(BODY_TIMEOUT, to_bytes(body, BODY_BYTES)).await {
         Ok(Ok(body)) => body,
-        Ok(Err(error)) if error.source().is_some_and(|source| source.is::<LengthLimitError>()) => {
+        Ok(Err(error)) if error.source().is_some_and(<dyn Error>::is::<LengthLimitError>) => {
             return Err(Problem::too_large(BODY_BYTES));
         }
         Ok(Err(_)) => return Err(Problem::bad_request("the body broke off; send it again")),

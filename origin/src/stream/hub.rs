@@ -44,7 +44,7 @@ struct Running {
 }
 
 /// Times and sizes of a stream's life.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// How long a start waits for its first event before the response begins without.
     pub gate: Duration,
