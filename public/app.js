@@ -2,7 +2,7 @@
 // The page: asks for a poem, shows it as it arrives, and how it arrived.
 // A reload goes on with the same answer: its id is in the address; until the id is known, its key is in the history's state.
 
-import { openStream, resumeStream } from "./stream.js";
+import { openStream, resumeStream, StreamError } from "./stream.js";
 import { createTimeline } from "./timeline.js";
 import { conclude, describe, duration, explain } from "./words.js";
 
@@ -15,6 +15,7 @@ const element = (/** @type {string} */ id) => /** @type {HTMLElement} */ (docume
 const topic = /** @type {HTMLInputElement} */ (element("topic"));
 const output = element("streamed-data");
 const stopButton = /** @type {HTMLButtonElement} */ (element("btnStop"));
+const againButton = element("btnAgain");
 const replayButton = element("btnReplay");
 const state = element("state");
 const timeline = createTimeline(/** @type {HTMLCanvasElement} */ (element("timeline")));
@@ -37,13 +38,15 @@ const newAnswer = (origin) => ({
 
 /** The answer on the page. The one before it may still be on its way to its stop. */
 let answer = { ...newAnswer("asked"), running: false };
+/** The last start, until it is known whether it came to an answer: asked again with its key, it is not paid twice. */
+let unanswered = /** @type {{ key: string, topic: string } | undefined} */ (undefined);
 let following = true; // the reader has not scrolled away from the end of the text
 
 element("ask").addEventListener("submit", (event) => {
   event.preventDefault();
   ask();
 });
-element("btnAgain").addEventListener("click", () => ask());
+againButton.addEventListener("click", () => ask());
 stopButton.addEventListener("click", stop);
 replayButton.addEventListener("click", () => follow(answer.stream?.id ?? "", "replayed"));
 addEventListener("keydown", ({ key, isComposing }) => { if (key === "Escape" && !isComposing) stop(); });
@@ -60,9 +63,12 @@ function begin() {
 }
 
 /** @param {string} [key] of a start that this page made before it was reloaded */
-function ask(key = crypto.getRandomValues(new Uint32Array(4)).join("-")) {
-  if (answer.running) stop();
+function ask(key) {
   const variables = { topic: topic.value.trim() };
+  if (answer.running) stop();
+  else if (unanswered?.topic === variables.topic) key ??= unanswered.key;
+  key ??= crypto.getRandomValues(new Uint32Array(4)).join("-");
+  unanswered = { key, ...variables };
   history.replaceState({ key }, "", `?${new URLSearchParams(variables)}`);
   show("asked", (options) => openStream("/simple", variables, { key, ...options }));
 }
@@ -74,8 +80,11 @@ function follow(id, origin) {
 
 function stop() {
   if (!answer.running) return;
+  const mine = answer;
   state.textContent = "Stopping…";
-  answer.stream?.stop().catch((error) => { state.textContent = `It can’t be stopped. ${explain(error).what}`; });
+  mine.stream?.stop().catch((error) => {
+    if (answer === mine && mine.running) state.textContent = `It can’t be stopped. ${explain(error).what}`;
+  });
 }
 
 /** Reads a stream to its end, whichever that is. @param {Origin} origin @param {(options: import("./stream.js").Options) => Stream} open */
@@ -84,8 +93,9 @@ async function show(origin, open) {
   const current = () => answer === mine;
   output.replaceChildren();
   output.setAttribute("aria-busy", "true");
-  element("problem").hidden = replayButton.hidden = true;
   stopButton.disabled = false;
+  if (document.activeElement === againButton || document.activeElement === replayButton) stopButton.focus(); // they go
+  element("problem").hidden = replayButton.hidden = true;
   following = true;
   timeline.start();
   move({ state: "connecting" });
@@ -131,6 +141,7 @@ function move({ state: to, delay = 0 }) {
 
 /** @param {import("./stream.js").Result} result */
 function finish({ finish, usage, timing }) {
+  unanswered = undefined;
   const here = answer.lastAt - answer.since;
   const tokens = usage?.output_tokens ?? answer.count;
   const replayed = answer.origin === "replayed";
@@ -144,11 +155,13 @@ function finish({ finish, usage, timing }) {
 
 /** @param {unknown} error */
 function fail(error) {
+  // A refusal is an answer too, and may stand for this key.
+  if (answer.stream?.id || !(error instanceof StreamError && error.retryable)) unanswered = undefined;
   const { what, todo, again } = explain(error);
   element("problemWhat").textContent = what;
   element("problemTodo").textContent = todo;
-  element("btnAgain").textContent = again;
-  element("btnAgain").hidden = !again;
+  againButton.textContent = again;
+  againButton.hidden = !again;
   element("problem").hidden = false;
   say("failed");
 }

@@ -12,9 +12,10 @@ export interface StateChange {
 export interface Options {
   /** Aborting it leaves: the connection closes, the generation goes on for others. */
   signal?: AbortSignal;
-  /** `fetch` reads only as fast as you do, and notices dead connections. Default: `fetch`. */
+  /** `fetch` reads only as fast as you do, and notices dead connections. `eventsource` learns the id with the first event,
+   * and can't see whether a stream without ids was whole: unless its server ends it with `done`, it throws `truncated`. Default: `fetch`. */
   transport?: "fetch" | "eventsource";
-  /** Called at each change of state, never before `openStream` has returned. */
+  /** Called at each change of state, never before `openStream` has returned. What it throws is an unhandled rejection, and ends nothing. */
   onState?: (change: StateChange) => void;
 }
 
@@ -36,7 +37,7 @@ export interface Result {
   timing?: { first_token_ms?: number; total_ms?: number };
 }
 
-/** The text of one answer, each piece once and in order. Can be iterated once. */
+/** The text of one answer, each piece once and in order. Can be iterated once; iterated again, it only ends as it did. */
 export interface Stream extends AsyncIterable<string> {
   /** Known from the first answer on. A stream without ids, of another server, can't be resumed. */
   readonly id: string | undefined;
@@ -47,7 +48,8 @@ export interface Stream extends AsyncIterable<string> {
   readonly state: State;
   /** Settles when the iteration has come to the end; rejects with what the iteration throws. */
   readonly result: Promise<Result>;
-  /** Ends the generation, for all its readers. Before the id is known: as soon as it is. Rejects if the server can't be told. */
+  /** Ends the generation, for all its readers. Before the id is known: as soon as it is; over `eventsource`, the start is
+   * sent once more, by fetch and with its key, to learn it. Rejects if the server can't be told. */
   stop(): Promise<void>;
 }
 
@@ -69,8 +71,9 @@ export class StreamError extends Error {
   readonly retryAfter?: number;
 }
 
-/** Starts a stream: `openStream("/simple", { topic: "cat" })`. Asks at once, and reads on as it is iterated. */
+/** Starts a stream: `openStream("/simple", { topic: "cat" })`. Asks at once, and reads on as it is iterated.
+ * A query in the address is variables too: `openStream("/simple?topic=cat")`. */
 export function openStream(url: string | URL, variables?: Record<string, unknown>, options?: StartOptions): Stream;
 
-/** Follows a stream that exists: `resumeStream("/streams/ID")`. Throws `not-found` when that can't be one. */
+/** Follows a stream that exists: `resumeStream("/streams/ID")`, an address without a query. Throws `not-found` when that can't be one. */
 export function resumeStream(url: string | URL, options?: ResumeOptions): Stream;

@@ -9,8 +9,8 @@
 
 import { createParser } from "./vendor/eventsource-parser/index.js";
 
-/** A stream's id and, after a dot, the number of the event that was read last. Events count from 0. */
-const CURSOR = /^([a-z0-9]{1,16}-[0-9A-Za-z]{22})(?:\.(\d+))?$/;
+/** A stream's id and, after a dot, the number of the event that was read last. Events count from 0. May end an address. */
+const CURSOR = /(?<=^|\/)([a-z0-9]{1,16}-[0-9A-Za-z]{22})(?:\.(\d+))?$/;
 
 /** `message` is the type of an event that names none. Not `error`: a browser's EventSource uses that itself. */
 const EVENTS = ["message", "done", "failed"];
@@ -18,10 +18,12 @@ const EVENTS = ["message", "done", "failed"];
 const REPEATABLE = [429, 502, 503, 504];
 /** Sendings of a start, or of a stop, until its error is shown: a person waits no longer than these few seconds. */
 const ATTEMPTS = 4;
-/** A broken stream is mended for as long as a server keeps an answer, counted from its last event. */
+/** A broken stream is mended for as long as a server keeps an answer, counted from its last event or healthy connection. */
 const MEND_FOR_MS = 600_000;
 /** Heartbeats come every 10 s: this long without a byte, and the connection is dead. */
 const WATCHDOG_MS = 30_000;
+/** One that lived this long, twice the watchdog, brought bytes, if not events: it was healthy. */
+const HEALTHY_MS = 60_000;
 /** Backoff before the server has said `retry`; what it says is kept between the floor and the ceiling. */
 const RETRY_MS = 1_000;
 const RETRY_FLOOR_MS = 100;
@@ -29,36 +31,47 @@ const BACKOFF_CEILING_MS = 30_000;
 /** A longer `Retry-After` is an error to show, not a wait. */
 const LONGEST_WAIT_MS = 120_000;
 const BROKE_OFF = "The answer broke off";
+/** Why an EventSource is given up where fetch can learn more. */
+const ASK_BY_FETCH = {};
 /** Time for a body to end after its terminal event. */
 const BODY_END_MS = 1_000;
 /** Characters of one event, so that no server fills the memory. */
 const EVENT_LIMIT = 4 << 20;
 
 /** @typedef {import("./stream.d.ts").State} State */
-/** @typedef {{ url: string, variables: object, key: string }} Start */
-const NO_START = /** @type {any} */ (undefined); // a stream with an id is never started
-
+/** @typedef {{ url: string, variables?: any, key?: any, cursor?: any }} Start  With a cursor, it is started already. */
 /** @typedef {{ event?: string, id?: string, data: string }} ServerEvent  An absent or empty id is none. */
+
+/** A problem's members, each by an example of its type. @type {Record<string, unknown>} */
+const MEMBERS = { type: "", title: "", detail: "", status: 0, retryable: false, retryAfter: 0 };
 
 export class StreamError extends Error {
   name = "StreamError";
+  type = "about:blank";
+  title = "Failed";
+  retryable = false;
 
-  /** @param {any} problem RFC 9457, or one of this client's own: see stream.d.ts @param {ErrorOptions} [options] */
-  constructor({ type = "about:blank", title = "Failed", detail, status, retryable = false, retryAfter }, options) {
-    super(detail ?? title, options);
-    Object.assign(this, { type, title, detail, status, retryable, retryAfter });
+  /** @param {any} problem RFC 9457, or one of this client's own. Not every server means the same: what has another type is left out.
+   * @param {ErrorOptions} [options] */
+  constructor(problem, options) {
+    super("", options);
+    const own = /** @type {any} */ (this);
+    for (const member in MEMBERS) if (typeof problem[member] === typeof MEMBERS[member]) own[member] = problem[member];
+    this.message = own.detail ?? this.title;
   }
 }
 
 /** @type {typeof import("./stream.d.ts").openStream} */
 export function openStream(url, variables = {}, { key = randomKey(), ...options } = {}) {
-  return follow(options, { url: String(url), variables, key });
+  const [path, query] = String(url).split(/\?([^#]*)/);
+  // A POST's variables are in its body alone.
+  return follow(options, { url: path, variables: { ...Object.fromEntries(new URLSearchParams(query)), ...variables }, key });
 }
 
 /** @type {typeof import("./stream.d.ts").resumeStream} */
-export function resumeStream(url, { cursor = String(url).split("/").pop(), ...options } = {}) {
-  if (!cursor || !CURSOR.test(cursor)) throw new StreamError({ type: "not-found", title: "Not a stream" });
-  return follow(options, NO_START, String(url), cursor);
+export function resumeStream(url, { cursor = String(url), ...options } = {}) {
+  if (!CURSOR.test(cursor)) throw new StreamError({ type: "not-found", title: "Not a stream" });
+  return follow(options, { url: String(url), cursor });
 }
 
 /**
@@ -66,19 +79,21 @@ export function resumeStream(url, { cursor = String(url).split("/").pop(), ...op
  * @param {Start} start
  * @returns {import("./stream.d.ts").Stream}
  */
-function follow({ signal, transport, onState }, start, url = "", cursor = "") {
+function follow({ signal, transport, onState }, start) {
   // All that changes in a stream's life.
+  let { url } = start;
   let state = /** @type {State} */ ("connecting");
   let settled = false;
-  let ending = /** @type {unknown} */ (undefined); // the error that settled it
-  let [, id, last] = CURSOR.exec(cursor) ?? []; // known from the first answer on; without one, nothing can be mended
-  let due = last ? Number(last) + 1 : 0; // number of the event to deliver next
+  // Known from the first answer on; without an id, nothing can be mended.
+  let [cursor, id, last] = /** @type {string[]} */ (CURSOR.exec(start.cursor) ?? []);
+  let due = Number(last ?? -1) + 1; // number of the event to deliver next
   let began = false; // an event was delivered: without an id, to start again would double it
   let retry = RETRY_MS;
-  let failures = 0; // since the last event
+  let failures = 0; // since the last event, or healthy connection
   let brokenSince = 0;
+  let openedAt = Infinity; // when the connection was
   let native = transport === "eventsource";
-  let paused = false; // between two connections
+  let paused = /** @type {any} */ (undefined); // between two connections: how the last one ended
   let wire = new AbortController(); // ends the connection, or the pause
   let stopping = /** @type {Promise<void> | undefined} */ (undefined);
 
@@ -88,24 +103,25 @@ function follow({ signal, transport, onState }, start, url = "", cursor = "") {
   const known = Promise.withResolvers(); // when the id is known, or never will be
   const texts = connections();
   /** @type {Promise<IteratorResult<string, void>> | undefined} */
-  let first = Promise.resolve().then(() => texts.next()); // asks at once; what follows is read as the consumer reads
-  first.catch(() => {});
+  let first = texts.next(); // asks at once; what follows is read as the consumer reads
 
   return {
     get id() { return id; },
     get url() { return id && url; },
-    get cursor() { return cursor || undefined; },
+    get cursor() { return cursor; },
     get state() { return state; },
     result: result.promise,
     stop: () => stopping ??= stop(),
     [Symbol.asyncIterator]: () => ({
-      next() {
+      async next() {
         const next = first ?? texts.next();
         first = undefined;
-        return next;
+        const step = await next;
+        if (step.done) await result.promise; // throws what ended it, however often it is asked
+        return step;
       },
       return() {
-        leave(new DOMException("The reader left", "AbortError"));
+        leave(AbortSignal.abort().reason);
         return texts.return();
       },
     }),
@@ -113,29 +129,27 @@ function follow({ signal, transport, onState }, start, url = "", cursor = "") {
 
   /** Every connection of the stream, one after the other, as one sequence of texts. */
   async function* connections() {
+    await null; // `onState` isn't called before `openStream` has returned
     const listen = { signal: life.signal };
     signal?.addEventListener("abort", () => leave(signal.reason), listen);
     globalThis.addEventListener?.("online", reconnect, listen);
     if (signal?.aborted) leave(signal.reason);
 
-    while (!settled) {
-      if (stoppedUnknown()) break;
+    while (!over()) {
       wire = new AbortController();
       try {
-        for await (const event of native ? overEventSource(wire) : overFetch(wire)) {
+        for await (const event of (native ? overEventSource : overFetch)(wire)) {
           const text = take(event);
           if (text !== undefined) yield text;
           if (settled) break;
         }
-        stoppedUnknown();
         // One of ours ends with a terminal event; a stream without ids ends at its end, if it ever began.
-        if (!settled && (id || !began)) throw fault("truncated", BROKE_OFF);
+        if (!over() && (id || !began)) throw fault("truncated", BROKE_OFF);
         settle("done", {});
       } catch (error) {
         await mend(error);
       }
     }
-    if (ending) throw ending;
   }
 
   /** Delivers an event: gives its text, or ends the stream. Drops what was delivered before; a gap breaks the connection.
@@ -144,13 +158,13 @@ function follow({ signal, transport, onState }, start, url = "", cursor = "") {
     const number = learn(at);
     if (id) {
       if (number < due) return;
-      if (number > due) throw fault("gap", `Event ${due} is missing`);
+      if (number > due) throw fault("gap", "An event is missing");
       if (number !== due++) throw malformed("An event has no number"); // so it might be an old one
       cursor = /** @type {string} */ (at);
     }
     began = true;
     failures = brokenSince = 0;
-    if (stoppedUnknown()) return;
+    if (over()) return;
 
     if (event && !EVENTS.includes(event)) return; // HTML §9.2.6: nobody listens to it
     const body = parse(data);
@@ -160,73 +174,70 @@ function follow({ signal, transport, onState }, start, url = "", cursor = "") {
     return body.chunk;
   }
 
-  /** Learns the stream's id from a cursor; gives the event's number, else NaN. @param {string | null | undefined} from */
+  /** Learns the stream's id from a cursor or an address; gives the event's number, else NaN. @param {any} from */
   function learn(from) {
-    const [, of, number] = CURSOR.exec(from ?? "") ?? [];
-    if (!of) return NaN;
-    if (!id) {
+    const [, of, number] = CURSOR.exec(from) ?? [];
+    if (of && !id) {
       id = cursor = of;
       url = new URL(`/streams/${id}`, url).href;
       known.resolve(id);
     }
-    if (id !== of) throw fault("gap", "An event of another stream");
+    if (of && id !== of) throw fault("gap", "An event is another stream's");
     return Number(number);
   }
 
   /** After a connection broke: waits until the next one is due, or gives up. @param {any} error */
   async function mend(error) {
-    if (settled || (stopping && !id)) return;
+    if (over()) return;
+    if (id && Date.now() - openedAt > HEALTHY_MS) failures = brokenSince = 0;
+    openedAt = Infinity; // until the next one is
     failures++;
     brokenSince ||= Date.now();
     const spent = id ? Date.now() - brokenSince > MEND_FOR_MS : began || failures >= ATTEMPTS;
-    if (spent || !mendable(error, !!id)) return settle("failed", error);
+    if (spent || !mendable(error, id)) return settle("failed", error);
 
     const delay = backoff(error, failures, retry);
     wire = new AbortController();
-    paused = true;
+    paused = error;
     move("reconnecting", { delay, error });
     await sleep(delay, wire.signal);
-    paused = false;
+    paused = undefined;
   }
 
-  /** The network is back: a connection from before may hang unnoticed, so begin a new one at once. */
+  /** The network is back: a connection from before may hang unnoticed, so begin a new one at once, unless asked to wait. */
   function reconnect() {
-    if (!paused && !id) return;
-    failures = -1;
+    if (paused ? paused.retryAfter : !id) return;
+    if (id) failures = -1;
     wire.abort(fault("network", "The network changed"));
   }
 
   /** Stop asks the server to end the generation; its `done` then ends the stream. */
   async function stop() {
-    if (!id && (began || paused)) wire.abort(); // no id will come: see stoppedUnknown
+    if (!id && (native || began || paused)) wire.abort(ASK_BY_FETCH); // or, where no id will come, it is over
     if (!id) await known.promise;
     if (!id || state === "done" || state === "stopped") return;
     for (let failures = 1; ; failures++) {
-      try {
-        await ask(url, { method: "DELETE", keepalive: true }, new AbortController());
-        return;
-      } catch (/** @type {any} */ error) {
-        if (error.status === 404) return; // it is gone already
-        if (failures === ATTEMPTS || !mendable(error, true)) {
-          stopping = undefined; // may be tried again
-          throw error;
-        }
-        await sleep(backoff(error, failures, retry));
+      const answer = await ask(url, { method: "DELETE", keepalive: true }, new AbortController()).catch((error) => error);
+      if (answer.ok || answer.status === 404) break; // 404: it is gone already
+      if (failures === ATTEMPTS || !mendable(answer, true)) {
+        stopping = undefined; // may be tried again
+        throw answer;
       }
+      await sleep(backoff(answer, failures, retry));
     }
+    if (paused) wire.abort(); // its end can be read at once
   }
 
-  /** Stopped without an id, so by leaving: the request came to nothing, or its stream has no ids and ends with its reader. */
-  function stoppedUnknown() {
-    if (!stopping || id) return false;
-    settle("stopped", { finish: "stopped" });
-    return true;
+  /** Stopped without an id, it is over by leaving: the request came to nothing, or its stream has no ids and ends with its reader. */
+  function over() {
+    if (stopping && !id) settle("stopped", { finish: "stopped" });
+    return settled;
   }
 
   /** Leaving ends the connection, not the generation: another reader may follow it. @param {unknown} reason */
   function leave(reason) {
-    settle("left", reason);
     wire.abort(reason);
+    settle("left", reason);
   }
 
   /** The only end, whatever its kind. @param {State} end @param {any} outcome the result; for `failed` and `left`, the error */
@@ -236,7 +247,7 @@ function follow({ signal, transport, onState }, start, url = "", cursor = "") {
     life.abort();
     known.resolve(id);
     if (end === "failed" || end === "left") {
-      result.reject(ending = outcome);
+      result.reject(outcome);
       move(end, { error: outcome });
     } else {
       result.resolve(outcome);
@@ -244,28 +255,29 @@ function follow({ signal, transport, onState }, start, url = "", cursor = "") {
     }
   }
 
-  /** @param {State} now @param {{ delay?: number, error?: unknown }} [detail] */
-  function move(now, detail) {
+  /** Async, so that what `onState` throws is reported as unhandled, and disturbs nothing here.
+   * @param {State} now @param {{ delay?: number, error?: unknown }} [detail] */
+  async function move(now, detail) {
     state = now;
     onState?.({ state, ...detail });
   }
 
   /** Backpressure comes by itself: nothing is read from the network until the consumer has taken what was read before.
-   * @param {AbortController} wire @returns {AsyncGenerator<ServerEvent, void>} */
-  async function* overFetch(wire) {
+   * @param {AbortController} connection @returns {AsyncGenerator<ServerEvent, void>} */
+  async function* overFetch(connection) {
     const accept = "text/event-stream"; // or the server would send bare frames
     const response = id
-      ? await ask(url, { headers: { accept, "last-event-id": cursor } }, wire)
+      ? await ask(url, { headers: { accept, "last-event-id": cursor } }, connection)
       : await ask(start.url, {
         method: "POST",
         headers: { accept, "content-type": "application/json", "idempotency-key": start.key },
         body: JSON.stringify(start.variables),
-      }, wire);
+      }, connection);
     try {
       if (response.status === 204) return settle("done", {}); // the cursor is at the end already
       // HTML §9.2.3: anything else is no stream. It comes from something in between, and may go away.
       if (!response.body || !/^text\/event-stream/i.test(response.headers.get("content-type") ?? "")) {
-        throw fault("malformed", "The answer is not an event stream");
+        throw fault("malformed", "Not an event stream");
       }
       opened(response.url, response.headers.get("content-location"));
 
@@ -282,65 +294,61 @@ function follow({ signal, transport, onState }, start, url = "", cursor = "") {
       });
       const decoder = new TextDecoder("utf-8", { ignoreBOM: true }); // the parser takes the one that may go
       for (const reader = response.body.getReader(); ;) {
-        const { done, value } = await watched(reader.read(), wire, "truncated", BROKE_OFF);
+        const { done, value } = await watched(reader.read(), connection, "truncated", BROKE_OFF);
         if (done) return;
         parser.feed(decoder.decode(value, { stream: true }));
         yield* events.splice(0);
       }
     } finally {
       // Behind a terminal event the body's end is on its way: let it come, and the connection can serve again.
-      if (settled) setTimeout(() => wire.abort(), BODY_END_MS);
-      else wire.abort();
+      setTimeout(() => connection.abort(), settled ? BODY_END_MS : 0);
     }
   }
 
   /** The browser's own EventSource: it can't be slowed down, hides heartbeats, and doesn't say why it was refused.
-   * So it makes single connections, mended like those of fetch, and after a refusal fetch asks why.
-   * @param {AbortController} wire @returns {AsyncGenerator<ServerEvent, void>} */
-  async function* overEventSource(wire) {
-    const target = id ? url : start.url;
-    const query = new URLSearchParams(
-      id ? { last_event_id: cursor } : { ...start.variables, idempotency_key: start.key },
-    );
-    const source = new EventSource(target + (target.includes("?") ? "&" : "?") + query);
+   * So it makes single connections, mended like those of fetch, and where it can't tell, fetch asks in its place.
+   * @param {AbortController} connection @returns {AsyncGenerator<ServerEvent, void>} */
+  async function* overEventSource(connection) {
+    const source = new EventSource(id
+      ? `${url}?last_event_id=${cursor}`
+      : `${start.url}?${new URLSearchParams({ ...start.variables, idempotency_key: start.key })}`);
     /** @type {ServerEvent[]} */
     const events = [];
-    let wake = () => {};
+    let woken = /** @type {PromiseWithResolvers<void>} */ (Promise.withResolvers());
     for (const type of EVENTS) {
       source.addEventListener(type, ({ lastEventId, data }) => {
-        if (type !== "message") source.close(); // or it would ask again after the end
         events.push({ event: type, id: lastEventId, data });
-        wake();
+        woken.resolve();
       });
     }
     source.onopen = () => opened(source.url);
     source.onerror = () => {
-      native = source.readyState !== EventSource.CLOSED;
-      wire.abort(fault("truncated", BROKE_OFF));
+      connection.abort(source.readyState === EventSource.CLOSED ? ASK_BY_FETCH : fault("truncated", BROKE_OFF));
     };
-    wire.signal.onabort = () => {
+    connection.signal.onabort = () => {
       source.close();
-      wake();
+      woken.resolve();
     };
     try {
-      for (;;) {
+      while (events.length || !connection.signal.aborted) {
+        await woken.promise;
+        woken = Promise.withResolvers();
         yield* events.splice(0);
-        if (events.length) continue;
-        if (wire.signal.aborted) {
-          if (began && !id) return; // whether it was whole can't be seen: take it for its end
-          throw wire.signal.reason;
-        }
-        await new Promise((resolve) => { wake = () => resolve(undefined); });
       }
     } finally {
       source.close();
     }
+    if (connection.signal.reason !== ASK_BY_FETCH || (began && !id)) throw connection.signal.reason;
+    native = false;
+    wire = new AbortController();
+    yield* overFetch(wire);
   }
 
   /** @param {string} at the address that answered @param {string | null} [location] of the stream, as far as it says */
   function opened(at, location) {
     if (!id) url = at;
-    learn(location?.split("/").pop());
+    learn(location);
+    openedAt = Date.now();
     move("streaming");
   }
 }
@@ -348,7 +356,7 @@ function follow({ signal, transport, onState }, start, url = "", cursor = "") {
 /** One request; any answer but a 2xx is thrown. @param {string} url @param {RequestInit} init @param {AbortController} wire */
 async function ask(url, init, wire) {
   const request = fetch(url, { cache: "no-store", ...init, signal: wire.signal });
-  const response = await watched(request, wire, "network", "The server can't be reached");
+  const response = await watched(request, wire, "network", "No connection");
   if (response.ok) return response;
   const { status, headers } = response;
   throw new StreamError({
@@ -363,7 +371,7 @@ async function ask(url, init, wire) {
 /** Waits for bytes, but not for ever. Runs only while somebody waits: a consumer that doesn't read is no fault.
  * @template T @param {Promise<T>} bytes @param {AbortController} wire @param {string} [type] @param {string} [title] */
 async function watched(bytes, wire, type, title) {
-  const watchdog = setTimeout(() => wire.abort(fault("network", "The server fell silent")), WATCHDOG_MS);
+  const watchdog = setTimeout(() => wire.abort(fault("network", "The server is silent")), WATCHDOG_MS);
   try {
     return await bytes;
   } catch (cause) {
@@ -373,7 +381,7 @@ async function watched(bytes, wire, type, title) {
   }
 }
 
-/** @param {any} error @param {boolean} resuming */
+/** @param {any} error @param {unknown} resuming */
 function mendable({ retryable, status, retryAfter }, resuming) {
   return retryable && !(retryAfter > LONGEST_WAIT_MS) && (!status || resuming || REPEATABLE.includes(status));
 }
@@ -385,22 +393,16 @@ function backoff({ retryAfter = 0 }, failures, retry) {
   return retryAfter + Math.random() * Math.min(retry * 2 ** (failures - 1), BACKOFF_CEILING_MS);
 }
 
-/** Seconds or a date (RFC 9110 §10.2.3), in ms from now. @param {string | null} value */
+/** Seconds or a date (RFC 9110 §10.2.3), in ms from now. @param {any} value none, or nonsense: no wait */
 function retryAfter(value) {
-  if (!value) return;
-  return Math.max(/^\d+$/.test(value) ? Number(value) * 1000 : Date.parse(value) - Date.now(), 0) || 0;
+  return Math.max(/^\d+$/.test(value) ? value * 1000 : Date.parse(value) - Date.now(), 0) || undefined;
 }
 
 /** @param {number} ms @param {AbortSignal} [signal] ends the sleep early */
-function sleep(ms, signal) {
-  return new Promise((resolve) => {
-    const timer = setTimeout(resolve, ms);
-    signal?.addEventListener("abort", () => {
-      clearTimeout(timer);
-      resolve(undefined);
-    });
-  });
-}
+const sleep = (ms, signal) => new Promise((resolve) => {
+  setTimeout(resolve, ms);
+  signal?.addEventListener("abort", resolve);
+});
 
 /** @param {string} data @returns {any} */
 function parse(data) {

@@ -34,6 +34,7 @@ export function createTimeline(canvas) {
     arrivals: /** @type {number[]} */ ([]), // ms since the start
     cuts: /** @type {[number, number | undefined][]} */ ([]), // from, to
     drawn: 0,
+    loop: 0, // the next frame
   };
 
   new ResizeObserver(draw).observe(canvas);
@@ -43,7 +44,8 @@ export function createTimeline(canvas) {
     /** Begins a new picture. */
     start() {
       Object.assign(t, { start: performance.now(), end: undefined, arrivals: [], cuts: [] });
-      requestAnimationFrame(frame);
+      cancelAnimationFrame(t.loop); // of the picture before, if that still runs
+      t.loop = requestAnimationFrame(frame);
     },
     token() { t.arrivals.push(since()); },
     /** The connection is lost. */
@@ -83,7 +85,7 @@ export function createTimeline(canvas) {
   /** @param {number} now */
   function frame(now) {
     if (t.end !== undefined) return;
-    requestAnimationFrame(frame);
+    t.loop = requestAnimationFrame(frame);
     if (calm.matches && now - t.drawn < 1000 / CALM_FPS) return;
     t.drawn = now;
     draw();

@@ -5,10 +5,10 @@ import { openStream, resumeStream } from "../../public/stream.js";
 import { broken, calm, chunks, done, event, hangUp, ID, impatient, noContent, opening, PREAMBLE, read, refuse, serve, until, whole } from "./helpers.js";
 
 const options = { transport: "eventsource" };
-const skip = typeof EventSource === "undefined" && "needs node --experimental-eventsource";
 const query = (request) => Object.fromEntries(new URL(request.url, "http://localhost").searchParams);
 
-test("EventSource: a start is a GET with variables and key in the query, and one request is all", { skip }, async (t) => {
+test("EventSource: a start is a GET with variables and key in the query, and one request is all", async (t) => {
+  impatient(t);
   const { base, requests } = await serve(t, whole(PREAMBLE, chunks(["a", "b"]), done(2)));
   const states = [];
   const outcome = await read(openStream(`${base}/simple?x=1`, { topic: "a cat & a dog" }, { ...options, onState: ({ state }) => states.push(state) }));
@@ -21,7 +21,7 @@ test("EventSource: a start is a GET with variables and key in the query, and one
   assert.equal(requests.length, 1);
 });
 
-test("EventSource: a broken stream is resumed with the cursor in the query", { skip }, async (t) => {
+test("EventSource: a broken stream is resumed with the cursor in the query", async (t) => {
   impatient(t);
   const { base, requests } = await serve(t, broken(PREAMBLE, chunks(["a"])), hangUp, whole(PREAMBLE, chunks(["b"], 1), done(2)));
   const { texts } = await read(openStream(`${base}/simple`, {}, options));
@@ -30,14 +30,14 @@ test("EventSource: a broken stream is resumed with the cursor in the query", { s
   assert.equal(requests[2].url, `/streams/${ID}?last_event_id=${ID}.0`);
 });
 
-test("EventSource: broken before the first token, the start is repeated with its key", { skip }, async (t) => {
+test("EventSource: broken before the first token, the start is repeated with its key", async (t) => {
   impatient(t);
   const { base, requests } = await serve(t, broken(PREAMBLE), whole(PREAMBLE, chunks(["a"]), done(1)));
   assert.deepEqual((await read(openStream(`${base}/simple`, {}, options))).texts, ["a"]);
   assert.equal(query(requests[0]).idempotency_key, query(requests[1]).idempotency_key);
 });
 
-test("EventSource: refused, it can't say why: fetch asks, with the same key", { skip }, async (t) => {
+test("EventSource: refused, it can't say why: fetch asks, with the same key", async (t) => {
   impatient(t);
   const { base, requests } = await serve(t, refuse(422), refuse(422, { type: "/problems/key-reused" }));
   const { error } = await read(openStream(`${base}/simple`, { topic: "cat" }, options));
@@ -47,29 +47,88 @@ test("EventSource: refused, it can't say why: fetch asks, with the same key", { 
   assert.equal(requests[1].body, '{"topic":"cat"}');
 });
 
-test("EventSource: fault 7: resumed at its end, a stream is done", { skip }, async (t) => {
+test("EventSource: fault 7: resumed at its end, a stream is done", async (t) => {
   impatient(t);
   const { base } = await serve(t, noContent, noContent);
   assert.deepEqual(await read(resumeStream(`${base}/streams/${ID}`, { ...options, cursor: `${ID}.3` })), { texts: [], result: {} });
 });
 
-test("EventSource: `failed` throws", { skip }, async (t) => {
+test("EventSource: `failed` throws", async (t) => {
   const { base } = await serve(t, whole(PREAMBLE, chunks(["a"]), event("failed", 1, { type: "/problems/idle-timeout" })));
   const { texts, error } = await read(openStream(`${base}/simple`, {}, options));
   assert.deepEqual(texts, ["a"]);
   assert.equal(error.type, "/problems/idle-timeout");
 });
 
-test("EventSource: a stream without ids ends at its end, and is not asked for again", { skip }, async (t) => {
-  const { base, requests } = await serve(t, whole('data: {"chunk":"a"}\n\n'));
-  assert.deepEqual(await read(openStream(`${base}/simple`, {}, options)), { texts: ["a"], result: {} });
+test("EventSource: whether a stream without ids was whole can't be seen: it throws, and is not asked for again", async (t) => {
+  impatient(t);
+  for (const end of [whole, broken]) {
+    const { base, requests } = await serve(t, end('data: {"chunk":"a"}\n\n'));
+    const { texts, error } = await read(openStream(`${base}/simple`, {}, options));
+    assert.deepEqual(texts, ["a"]);
+    assert.equal(error.type, "truncated");
+    await calm();
+    assert.equal(requests.length, 1);
+  }
+});
+
+test("EventSource: a stream without ids that ends with `done` was whole", async (t) => {
+  const { base } = await serve(t, whole('data: {"chunk":"a"}\n\nevent: done\ndata: {"finish":"stop"}\n\n'));
+  assert.deepEqual(await read(openStream(`${base}/simple`, {}, options)), { texts: ["a"], result: { finish: "stop" } });
+});
+
+for (const [when, silence, opened] of [["before the first token", opening(PREAMBLE), "streaming"], ["before any answer", () => {}, "connecting"]]) {
+  test(`EventSource: stopped ${when}, fetch learns the id with the same key, and the generation is stopped`, async (t) => {
+    let reader;
+    const { base, requests } = await serve(t,
+      silence,
+      (res) => {
+        reader = res;
+        res.writeHead(200, { "content-type": "text/event-stream", "content-location": `/streams/${ID}` }).flushHeaders();
+      },
+      (res) => { noContent(res); reader.end(done(0, { finish: "stopped" })); });
+    const stream = openStream(`${base}/simple`, { topic: "cat" }, options);
+    const outcome = read(stream);
+    await until(() => requests.length === 1 && stream.state === opened);
+    await stream.stop();
+    assert.deepEqual(await outcome, { texts: [], result: { finish: "stopped" } });
+    assert.deepEqual(requests.map(({ method }) => method), ["GET", "POST", "DELETE"]);
+    assert.equal(requests[1].headers["idempotency-key"], query(requests[0]).idempotency_key);
+    assert.equal(requests[1].body, '{"topic":"cat"}');
+    assert.equal(requests[2].url, `/streams/${ID}`);
+    await until(() => requests[0].gone);
+  });
+}
+
+test("EventSource: a stream without ids is stopped by leaving", async (t) => {
+  impatient(t);
+  const { base, requests } = await serve(t, opening('data: {"chunk":"a"}\n\n'));
+  const stream = openStream(`${base}/simple`, {}, options);
+  const texts = [];
+  for await (const text of stream) {
+    texts.push(text);
+    void stream.stop();
+  }
+  assert.deepEqual([texts, await stream.result], [["a"], { finish: "stopped" }]);
+  await until(() => requests[0].gone);
   await calm();
   assert.equal(requests.length, 1);
 });
 
-test("EventSource: leaving closes it", { skip }, async (t) => {
+test("EventSource: stopped at once, it is not even started", async (t) => {
+  const { base, requests } = await serve(t);
+  const stream = openStream(`${base}/simple`, {}, options);
+  await stream.stop();
+  assert.deepEqual(await read(stream), { texts: [], result: { finish: "stopped" } });
+  await calm();
+  assert.equal(requests.length, 0);
+});
+
+test("EventSource: leaving closes it", async (t) => {
+  impatient(t);
   const { base, requests } = await serve(t, opening(PREAMBLE, chunks(["a"])));
   for await (const _ of openStream(`${base}/simple`, {}, options)) break;
   await until(() => requests[0].gone);
+  await calm();
   assert.equal(requests.length, 1);
 });

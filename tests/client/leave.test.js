@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { openStream, resumeStream } from "../../public/stream.js";
-import { calm, chunks, done, hangUp, ID, impatient, mockTime, noContent, opening, PREAMBLE, read, refuse, serve, until, whole } from "./helpers.js";
+import { broken, calm, chunks, done, hangUp, ID, impatient, mockTime, noContent, opening, PREAMBLE, read, refuse, serve, until, whole } from "./helpers.js";
 
 const STOPPED = { finish: "stopped" };
 
@@ -56,14 +56,17 @@ test("stopped while a start fails, it is not started again", async (t) => {
   hangUp(reader);
   assert.deepEqual(await read(stream), { texts: [], result: STOPPED });
   await stopped;
+  await calm();
   assert.equal(requests.length, 1);
 });
 
 test("stopped at once, it is not even started", async (t) => {
+  impatient(t);
   const { base, requests } = await serve(t);
   const stream = openStream(`${base}/simple`);
   await stream.stop();
   assert.deepEqual(await read(stream), { texts: [], result: STOPPED });
+  await calm();
   assert.equal(requests.length, 0);
 });
 
@@ -78,7 +81,19 @@ test("stopped in the pause before a start is repeated, it is not repeated", asyn
   assert.equal(requests.length, 1);
 });
 
+test("stopped in the pause before a resume, it doesn't wait for the pause's end", async (t) => {
+  mockTime(t);
+  const { base, requests } = await serve(t, broken(PREAMBLE, chunks(["a"])), noContent, whole(done(1, STOPPED)));
+  const stream = openStream(`${base}/simple`);
+  const outcome = read(stream);
+  await until(() => stream.state === "reconnecting");
+  await stream.stop();
+  assert.deepEqual(await outcome, { texts: ["a"], result: STOPPED });
+  assert.deepEqual(requests.map(({ method }) => method), ["POST", "DELETE", "GET"]);
+});
+
 test("a stream without ids is stopped by leaving", async (t) => {
+  impatient(t);
   const { base, requests } = await serve(t, opening('data: {"chunk":"a"}\n\n'));
   const stream = openStream(`${base}/simple`);
   const texts = [];
@@ -89,6 +104,7 @@ test("a stream without ids is stopped by leaving", async (t) => {
   assert.deepEqual(texts, ["a"]);
   assert.deepEqual(await stream.result, STOPPED);
   await until(() => requests[0].gone);
+  await calm();
   assert.equal(requests.length, 1);
 });
 
@@ -118,6 +134,7 @@ test("a stop that can't be told rejects, and may be tried again", async (t) => {
 });
 
 test("to stop what is gone or done is no error", async (t) => {
+  impatient(t);
   const { base, requests } = await serve(t, opening(PREAMBLE), refuse(404), whole(PREAMBLE, done(0)));
   const stream = resumeStream(`${base}/streams/${ID}`);
   await until(() => stream.state === "streaming");
@@ -126,10 +143,12 @@ test("to stop what is gone or done is no error", async (t) => {
   const ended = resumeStream(`${base}/streams/${ID}`);
   await read(ended);
   await ended.stop();
+  await calm();
   assert.equal(requests.length, 3);
 });
 
 test("aborting the signal leaves: the connection closes, nothing is deleted, and the reason is thrown", async (t) => {
+  impatient(t);
   const { base, requests } = await serve(t, opening(PREAMBLE, chunks(["a", "b"])));
   const leaving = new AbortController();
   const stream = openStream(`${base}/simple`, {}, { signal: leaving.signal });
@@ -165,6 +184,7 @@ test("aborting the signal ends a wait for the server, and one for the next attem
 });
 
 test("with a signal that is aborted already, nothing is asked", async (t) => {
+  impatient(t);
   const { base, requests } = await serve(t);
   const states = [];
   const stream = openStream(`${base}/simple`, {}, { signal: AbortSignal.abort(), onState: ({ state }) => states.push(state) });
@@ -176,6 +196,7 @@ test("with a signal that is aborted already, nothing is asked", async (t) => {
 });
 
 test("a break leaves, too", async (t) => {
+  impatient(t);
   const { base, requests } = await serve(t, opening(PREAMBLE, chunks(["a", "b"])));
   const stream = openStream(`${base}/simple`);
   for await (const text of stream) {
@@ -184,9 +205,34 @@ test("a break leaves, too", async (t) => {
   }
   assert.equal(stream.state, "left");
   await assert.rejects(stream.result, { name: "AbortError" });
+  await assert.rejects(stream[Symbol.asyncIterator]().next(), { name: "AbortError" }, "nor does it look whole");
   await until(() => requests[0].gone);
+  await calm();
   assert.equal(requests.length, 1);
 });
+
+test("what `onState` throws is reported, and neither fails a stream nor keeps a connection", async (t) => {
+  const reported = unhandled(t);
+  const { base, requests } = await serve(t, whole(PREAMBLE, chunks(["a"]), done(1)), opening(PREAMBLE, chunks(["a"])));
+  const onState = ({ state }) => { throw new Error(state); };
+  assert.deepEqual(await read(openStream(`${base}/simple`, {}, { onState })), { texts: ["a"], result: { finish: "stop" } });
+  for await (const _ of openStream(`${base}/simple`, {}, { onState })) break;
+  await until(() => requests[1].gone && reported.length === 4);
+  assert.deepEqual(reported.map(({ message }) => message), ["streaming", "done", "streaming", "left"]);
+});
+
+/** Promises that nobody caught, which else would fail the test. */
+function unhandled(t) {
+  const reported = [];
+  const others = process.listeners("unhandledRejection");
+  process.removeAllListeners("unhandledRejection");
+  process.on("unhandledRejection", (error) => reported.push(error));
+  t.after(() => {
+    process.removeAllListeners("unhandledRejection");
+    for (const other of others) process.on("unhandledRejection", other);
+  });
+  return reported;
+}
 
 test("who left may still stop", async (t) => {
   const { base, requests } = await serve(t, opening(PREAMBLE, chunks(["a"])), noContent);

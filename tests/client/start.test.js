@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { openStream, resumeStream, StreamError } from "../../public/stream.js";
-import { broken, calm, chunks, done, hangUp, ID, impatient, opening, PREAMBLE, read, refuse, serve, whole } from "./helpers.js";
+import { broken, calm, chunks, done, event, hangUp, ID, impatient, opening, PREAMBLE, read, refuse, serve, whole } from "./helpers.js";
 
 const POEM = whole(PREAMBLE, chunks(["Hi", " you"]), done(2));
 
@@ -19,6 +19,14 @@ test("a start is a POST of JSON that asks for frames and has a key of its own", 
   assert.match(one.headers["idempotency-key"], /^[\x21-\x7e]{16,128}$/);
   assert.notEqual(one.headers["idempotency-key"], two.headers["idempotency-key"]);
   assert.equal(two.body, "{}");
+});
+
+test("a query in the address is variables too; those given beside it come first", async (t) => {
+  const { base, requests } = await serve(t, POEM, POEM);
+  await read(openStream(`${base}/simple?topic=cat&style=why?#top`));
+  await read(openStream(`${base}/simple?topic=cat&style=odd`, { topic: "a dog" }));
+  assert.deepEqual(requests.map(({ url }) => url), ["/simple", "/simple"]);
+  assert.deepEqual(requests.map(({ body }) => JSON.parse(body)), [{ topic: "cat", style: "why?" }, { topic: "a dog", style: "odd" }]);
 });
 
 test("it asks at once, before anybody iterates, and tells its id", async (t) => {
@@ -38,6 +46,7 @@ test("it asks at once, before anybody iterates, and tells its id", async (t) => 
 });
 
 test("fault 6: after `done` no request follows", async (t) => {
+  impatient(t);
   const { base, requests } = await serve(t, POEM);
   const states = [];
   const { texts, result } = await read(openStream(`${base}/simple`, {}, { onState: ({ state }) => states.push(state) }));
@@ -83,6 +92,7 @@ for (const [status, problem] of [
   [502, { type: "/problems/model-refused", retryable: false }],
 ]) {
   test(`a start that is answered with ${status} ${problem.type ?? ""} is final, and the problem is thrown`, async (t) => {
+    impatient(t);
     const { base, requests } = await serve(t, refuse(status, { detail: "Because.", ...problem }));
     const states = [];
     const stream = openStream(`${base}/simple`, {}, { onState: ({ state }) => states.push(state) });
@@ -109,9 +119,12 @@ test("a server that stays away is an error in the end, with its cause", async (t
   assert.equal(error.type, "network");
   assert.equal(error.retryable, true);
   assert.ok(error.cause instanceof TypeError);
+  await calm();
+  assert.equal(requests.length, 4);
 });
 
 test("`failed` throws its problem, even a retryable one, and never starts again", async (t) => {
+  impatient(t);
   const problem = { type: "/problems/idle-timeout", title: "Idle timeout", detail: "Silence.", retryable: true };
   const { base, requests } = await serve(t, whole(PREAMBLE, chunks(["Hi"]), `event: failed\nid: ${ID}.1\ndata: ${JSON.stringify(problem)}\n\n`));
   const { texts, error } = await read(openStream(`${base}/simple`));
@@ -122,12 +135,35 @@ test("`failed` throws its problem, even a retryable one, and never starts again"
   assert.equal(requests.length, 1);
 });
 
+test("iterated again, a failed stream fails again: it never looks like an empty answer", async (t) => {
+  const { base, requests } = await serve(t, refuse(422));
+  const stream = openStream(`${base}/simple`);
+  const { error } = await read(stream);
+  for (let i = 0; i < 2; i++) await assert.rejects(async () => { for await (const _ of stream); }, error);
+  assert.equal(requests.length, 1);
+});
+
+test("another server's problem, of members that mean something else, is an error of the usual kind", async (t) => {
+  const foreign = { type: null, title: 7, detail: [{}], status: "bad", retryable: "no", retryAfter: {} };
+  const { base } = await serve(t, refuse(422, foreign), whole(event("failed", 0, foreign)));
+  for (const status of [422, undefined]) {
+    const { error } = await read(openStream(`${base}/simple`));
+    assert.ok(error instanceof StreamError);
+    assert.equal(error.status, status);
+    for (const [member, value] of Object.entries({ type: "about:blank", title: "Failed", detail: undefined, message: "Failed", retryable: false, retryAfter: undefined })) {
+      assert.equal(error[member], value, member);
+    }
+  }
+});
+
 test("a stream without ids ends at its end", async (t) => {
+  impatient(t);
   const { base, requests } = await serve(t, whole('data: {"chunk":"a"}\n\ndata: {"chunk":"b"}\n\n'));
   const stream = openStream(`${base}/simple`);
   assert.deepEqual(await read(stream), { texts: ["a", "b"], result: {} });
   assert.equal(stream.id, undefined);
   assert.equal(stream.cursor, undefined);
+  await calm();
   assert.equal(requests.length, 1);
 });
 

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { openStream, resumeStream } from "../../public/stream.js";
-import { broken, calm, chunks, done, hangUp, ID, mockTime, opening, PREAMBLE, read, refuse, serve, until, whole } from "./helpers.js";
+import { broken, calm, chunks, done, hangUp, ID, impatient, mockTime, opening, PREAMBLE, read, refuse, serve, until, whole } from "./helpers.js";
 
 /** Opens a stream whose delays are noted down, and skipped when `skip` is called. */
 function observe(t, open) {
@@ -94,6 +94,47 @@ test("a stream that can't be mended for 10 minutes is truncated, and throws", as
   assert.ok(waited >= 600_000 && waited < 640_000, `${waited} ms`);
 });
 
+test("a healthy connection ends the mending, though it brings nothing but heartbeats", async (t) => {
+  mockTime(t);
+  let connection;
+  const { base } = await serve(t,
+    broken(PREAMBLE, chunks(["a"])),
+    hangUp,
+    (res) => { connection = res; opening(PREAMBLE)(res); },
+    hangUp,
+    whole(chunks(["b"], 1), done(2)));
+  const { outcome, delays, skip } = observe(t, (options) => openStream(`${base}/simple`, {}, options));
+  for (let i = 1; i <= 2; i++) await skip(i);
+  await until(() => connection);
+  for (let silence = 0; silence <= 600; silence += 25) {
+    await calm();
+    t.mock.timers.tick(25_000);
+    connection.write(":\n\n");
+  }
+  await calm();
+  connection.destroy();
+  for (let i = 3; i <= 4; i++) await skip(i);
+  assert.deepEqual((await outcome).texts, ["a", "b"]);
+  assert.deepEqual(delays, [1000, 2000, 1000, 2000]);
+});
+
+test("a server that takes connections and stays silent is given up, too", async (t) => {
+  mockTime(t);
+  const { base, requests } = await serve(t, broken(PREAMBLE, chunks(["a"])), ...Array(20).fill(opening()));
+  const { stream, outcome, delays, skip } = observe(t, (options) => openStream(`${base}/simple`, {}, options));
+  let over = false;
+  outcome.then(() => { over = true; });
+  for (let i = 1; !over && i < 20; i++) {
+    await until(() => over || delays.length === i);
+    if (over) break;
+    await skip(i);
+    await until(() => requests.length === i + 1 && stream.state === "streaming");
+    await calm();
+    t.mock.timers.tick(30_000);
+  }
+  assert.equal((await outcome).error.type, "network");
+});
+
 test("30 s without a byte: the connection is given up and the stream resumed", async (t) => {
   mockTime(t);
   const { base, requests } = await serve(t, opening(PREAMBLE, chunks(["a"])), whole(chunks(["b"], 1), done(2)));
@@ -180,6 +221,33 @@ test("when the network is back, a pause ends at once", async (t) => {
   assert.equal(requests.length, 5);
 });
 
+test("when the network is back, a Retry-After is waited for all the same", async (t) => {
+  mockTime(t);
+  const window = browser(t);
+  const { base, requests } = await serve(t, refuse(503, { retryable: true }, { "retry-after": "60" }), whole(PREAMBLE, done(0)));
+  const { outcome, delays, skip } = observe(t, (options) => openStream(`${base}/simple`, {}, options));
+  await until(() => delays.length === 1);
+  window.dispatchEvent(new Event("online"));
+  await calm();
+  assert.equal(requests.length, 1);
+  await skip(1);
+  await outcome;
+  assert.equal(requests.length, 2);
+});
+
+test("a network that comes and goes doesn't repeat a start more often", async (t) => {
+  mockTime(t);
+  const window = browser(t);
+  const { base, requests } = await serve(t, hangUp, hangUp, hangUp, hangUp, hangUp);
+  const { outcome, delays } = observe(t, (options) => openStream(`${base}/simple`, {}, options));
+  for (let i = 1; i <= 3; i++) {
+    await until(() => delays.length === i);
+    window.dispatchEvent(new Event("online"));
+  }
+  assert.equal((await outcome).error.type, "network");
+  assert.equal(requests.length, 4);
+});
+
 test("when the network is back, a connection from before is not trusted", async (t) => {
   mockTime(t);
   const window = browser(t);
@@ -194,6 +262,7 @@ test("when the network is back, a connection from before is not trusted", async 
 });
 
 test("an ended stream listens to nothing any more", async (t) => {
+  impatient(t);
   const window = browser(t);
   const { base, requests } = await serve(t, whole(PREAMBLE, done(0)));
   await read(resumeStream(`${base}/streams/${ID}`));

@@ -2,7 +2,8 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { openStream, StreamError } from "../../public/stream.js";
-import { fixtures, ID, impatient, read, refuse, serve, whole } from "./helpers.js";
+import { createParser } from "../../public/vendor/eventsource-parser/index.js";
+import { calm, fixtures, ID, impatient, read, refuse, serve, whole } from "./helpers.js";
 
 /** Every piece arrives as a read of its own, which no socket promises. */
 function stubFetch(t, pieces) {
@@ -36,6 +37,14 @@ function check(fixture, { texts, result, error }) {
 }
 
 for (const fixture of fixtures()) {
+  test(`${fixture.name}: its \`events\` are what the parser dispatches`, () => {
+    const events = [];
+    let id = "";
+    const parser = createParser({ onId: (at) => { id = at; }, onEvent: ({ event = "message", data }) => events.push({ event, id, data }) });
+    parser.feed(fixture.bytes.toString());
+    assert.deepEqual(events, fixture.events);
+  });
+
   test(`fault 1-4: ${fixture.name}, through a socket: ${fixture.about}`, async (t) => {
     impatient(t);
     const { base } = await serve(t, whole(fixture.bytes), refuse(404));
@@ -71,11 +80,13 @@ test("a BOM that belongs to the text stays in it", async (t) => {
 
 for (const [what, data] of [["no JSON", "oops"], ["no text", '{"text":1}'], ["text that is no string", '{"chunk":1}'], ["null", "null"]]) {
   test(`an event with ${what} is an error, not a silent gap`, async (t) => {
+    impatient(t);
     const { base, requests } = await serve(t, whole(`data: {"chunk":"a"}\n\ndata: ${data}\n\n`));
     const { texts, error } = await read(openStream(`${base}/simple`));
     assert.deepEqual(texts, ["a"]);
     assert.equal(error.type, "malformed");
     assert.equal(error.retryable, false);
+    await calm();
     assert.equal(requests.length, 1);
   });
 }
