@@ -4,14 +4,15 @@
 //! body crosses never: the answer gets the very stream that the origin's answer has, and the runtime pumps it natively.
 
 use crate::config::{Config, Origin};
-use crate::health::{self, Health, Status};
+use crate::failover::{self, AnswerHead, Failure, HEADERS_DEADLINE, Plan, Refusal, Verdict};
+use crate::health::{self, Health, Report, Status};
 use crate::policy::{self, Admission, Caller, LIMIT_PERIOD_S};
 use crate::problem::{self, Problem};
 use crate::route::{Call, IdempotencyKey, Input, JSON, MAX_BODY_BYTES, Parts, Start, Target, Variables};
-use crate::upstream::{self, AnswerHead, Failure, HEADERS_DEADLINE, HeaderList, OriginRequest, Plan, Refusal, Verdict};
+use crate::upstream::{self, HeaderList, OriginRequest};
 use futures::future::join_all;
 use js_sys::futures::JsFuture;
-use js_sys::{Function, Promise, Uint8Array};
+use js_sys::{Date, Function, Promise, Reflect, Uint8Array};
 use serde::Serialize;
 use std::cell::RefCell;
 use std::convert::Infallible;
@@ -20,9 +21,9 @@ use std::time::Duration;
 use wasm_bindgen::prelude::*;
 use web_sys::{
     AbortController, ReadableStream, ReadableStreamDefaultReader, ReadableStreamReadResult, Request, RequestInit,
-    Response, console,
+    Response, ResponseInit, console,
 };
-use worker::{Context, Env, RateLimiter, console_error, event};
+use worker::{Context, Env, console_error, event};
 
 /// The rate limit's binding in wrangler.toml.
 const LIMITER: &str = "START_LIMIT";
@@ -35,6 +36,12 @@ extern "C" {
 
     #[wasm_bindgen(js_namespace = crypto, js_name = randomUUID)]
     fn random_uuid() -> String;
+
+    /// The rate limit's binding. Not crate `worker`'s: that one brings a serialiser for any JavaScript value.
+    type Limiter;
+
+    #[wasm_bindgen(catch, method)]
+    fn limit(this: &Limiter, options: &JsValue) -> Result<Promise, JsValue>;
 
     /// Calls `callback(argument)` once.
     #[wasm_bindgen(js_name = setTimeout)]
@@ -56,24 +63,26 @@ async fn handle(request: Request, env: Env, _context: Context) -> Result<Respons
     let url = request.url();
     let target = Target::of(&url);
     let request_headers = request.headers();
+    // A crossing for each look: to take all headers over at once, as JSON, was measured to cost more than ten of them.
     let header = |name: &str| request_headers.get(name).ok().flatten();
     let mut headers = HeaderList::default();
     let answer = match Edge::of(&env) {
         Ok(edge) => {
-            let caller = Caller::of(&edge.config, &header);
+            let caller = Caller::of(&edge.config, target.origin, &header);
             caller.cors.mark(&mut headers);
             let exchange = Exchange { edge: &edge, caller: &caller, header: &header, request: &request, target };
             exchange.answer().await
         }
         Err(problem) => Err(problem),
     };
-    Ok(answer.or_else(|problem| refuse(&problem, target.path, headers)).unwrap_or_else(|_| Response::error()))
+    Ok(answer.or_else(|problem| refuse(&problem, target.path, headers)).unwrap_or_else(|_| bare_failure()))
 }
 
 /// What outlives a request: parsed at the first one, kept as long as the instance.
 struct Edge {
     config: Config,
-    limiter: Option<RateLimiter>,
+    limiter: Option<Limiter>,
+    health: RefCell<Option<Report>>,
 }
 
 impl Edge {
@@ -84,18 +93,19 @@ impl Edge {
         if let Some(edge) = EDGE.with_borrow(Clone::clone) {
             return Ok(edge);
         }
-        let setting = |name: &str| env.var(name).ok().map(|value| value.to_string());
+        let binding = |name: &str| Reflect::get(env, &name.into()).ok();
+        let setting = |name: &str| binding(name)?.as_string();
         let config = Config::parse(setting).map_err(|error| {
             console_error!("settings: {error}");
             Problem::internal()
         })?;
-        let limiter = env.rate_limiter(LIMITER).ok();
+        let limiter = binding(LIMITER).filter(JsValue::is_object).map(JsCast::unchecked_into);
         if config.rate_limit && limiter.is_none() {
             console_error!(
                 "settings: the binding {LIMITER} is missing, so nothing starts; RATE_LIMIT=off does without it"
             );
         }
-        let edge = Rc::new(Self { config, limiter });
+        let edge = Rc::new(Self { config, limiter, health: RefCell::default() });
         EDGE.set(Some(Rc::clone(&edge)));
         Ok(edge)
     }
@@ -132,7 +142,7 @@ impl Exchange<'_> {
     async fn start(&self, start: Start) -> Result<Response, Problem> {
         let config = &self.edge.config;
         let plan = Plan::start(config, start.cursor.as_ref())?;
-        let admission = if plan.starts { policy::may_start(config, self.caller)? } else { Admission::Free };
+        let admission = if plan.may_begin() { policy::may_start(config, self.caller)? } else { Admission::Free };
         let variables = match start.input {
             Input::Query(variables) => variables,
             Input::Body => {
@@ -141,11 +151,10 @@ impl Exchange<'_> {
             }
         };
         if let Admission::Counted(key) = admission {
-            self.count(key).await?;
+            self.count(&key).await?;
         }
-        // With a second origin to ask, a key keeps one start from becoming two.
         let key = match start.key {
-            None if plan.origins.len() > 1 => IdempotencyKey::parse(random_uuid()),
+            None if plan.wants_key() => IdempotencyKey::parse(random_uuid()),
             key => key,
         };
         let request =
@@ -153,15 +162,12 @@ impl Exchange<'_> {
         self.forward(&plan, &request).await
     }
 
-    async fn count(&self, key: String) -> Result<(), Problem> {
+    async fn count(&self, key: &str) -> Result<(), Problem> {
         let limiter = self.edge.limiter.as_ref().ok_or(Problem::unlimited())?;
-        match limiter.limit(key).await {
-            Ok(outcome) if outcome.success => Ok(()),
-            Ok(_) => Err(Problem::rate_limited(LIMIT_PERIOD_S)),
-            Err(_) => {
-                console_error!("rate limit: the binding {LIMITER} failed");
-                Err(Problem::unlimited())
-            }
+        match has_room(limiter, key).await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Problem::rate_limited(LIMIT_PERIOD_S)),
+            Err(error) => Err(broken(&error)),
         }
     }
 
@@ -210,7 +216,7 @@ impl Exchange<'_> {
                 let Ok(Some(document)) = read_bounded(body).await else {
                     return Err(plan.failed(Failure::Unreached));
                 };
-                if upstream::is_overloaded(&document) {
+                if failover::is_overloaded(&document) {
                     return Err(Refusal::Next(Problem::overloaded()));
                 }
                 let document = String::from_utf8_lossy(&document);
@@ -219,30 +225,50 @@ impl Exchange<'_> {
             Verdict::Pass | Verdict::PassUnlessOverloaded => {
                 respond(head.status, &headers, body.as_ref()).map_err(Refusal::Final)
             }
-            Verdict::Refuse(problem) => {
+            Verdict::Refuse(refusal) => {
                 console_error!("origin: {} answered {}, which is of no use", origin.name, head.status);
                 // Nobody reads it: whatever the origin does for it can stop.
                 if let Some(body) = body {
                     let _ = body.cancel();
                 }
-                Err(Refusal::Next(problem))
+                Err(refusal)
             }
         }
     }
 
-    /// Asks all origins at once.
     async fn health(&self) -> Result<Response, Problem> {
-        let checks = upstream::own_origins(&self.edge.config).map(async |origin| {
-            let request = OriginRequest::health(self.headers());
-            (origin.name.as_str(), check_health(origin, &request).await)
-        });
-        let health = Health::of(join_all(checks).await);
+        let kept = self.edge.health.borrow().clone().filter(|report| report.is_fresh(Date::now()));
+        let report = match kept {
+            Some(report) => report,
+            None => self.ask_all().await,
+        };
         let mut headers = HeaderList::default();
         headers.append("content-type", JSON);
         headers.append("cache-control", "no-store");
         self.caller.cors.mark(&mut headers);
-        respond_text(health.status_code(), &headers, &health.document())
+        respond_text(report.status_code, &headers, &report.document)
     }
+
+    /// Asks all origins at once how they are.
+    async fn ask_all(&self) -> Report {
+        let checks = failover::own_origins(&self.edge.config).map(async |origin| {
+            let request = OriginRequest::health(self.headers());
+            (origin.name.as_str(), check_health(origin, &request).await)
+        });
+        let report = Health::of(join_all(checks).await).report(Date::now());
+        self.edge.health.replace(Some(report.clone()));
+        report
+    }
+}
+
+/// Asks the rate limit for one more of this key (Workers, rate limiting: `limit({ key })` gives `{ success }`).
+async fn has_room(limiter: &Limiter, key: &str) -> Result<bool, JsValue> {
+    #[derive(Serialize)]
+    struct Options<'a> {
+        key: &'a str,
+    }
+    let outcome = JsFuture::from(limiter.limit(&to_js(&Options { key })?)?).await?;
+    Ok(Reflect::get(&outcome, &"success".into())?.is_truthy())
 }
 
 async fn check_health(origin: &Origin, request: &OriginRequest) -> Status {
@@ -379,6 +405,14 @@ fn refuse(problem: &Problem, path: &str, mut headers: HeaderList) -> Result<Resp
         headers.append("retry-after", &seconds.to_string());
     }
     respond_text(problem.status, &headers, &problem.document(path))
+}
+
+/// What is left when even a problem can't be told.
+fn bare_failure() -> Response {
+    let init = ResponseInit::new();
+    init.set_status(500);
+    // Without a body there is nothing in it that a runtime could refuse.
+    Response::new_with_opt_str_and_init(None, &init).unwrap_throw()
 }
 
 /// Hands an object over in one crossing, as JSON.

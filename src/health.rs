@@ -7,6 +7,9 @@ use std::time::Duration;
 /// How long an origin may take to say how it is: whoever asks wants to know now.
 pub const DEADLINE: Duration = Duration::from_secs(2);
 
+/// How long an answer is given again: whoever asks more often than that asks this edge, not its origins.
+const KEPT_MS: f64 = 1_000.0;
+
 /// How a server is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -53,15 +56,32 @@ impl<'a> Health<'a> {
         Self { status, origins }
     }
 
-    /// 200 where a stream can start, else 503.
-    pub fn status_code(&self) -> u16 {
-        if self.status == Status::Ok { 200 } else { 503 }
+    /// The answer, as of `now_ms` on a clock in milliseconds.
+    pub fn report(&self, now_ms: f64) -> Report {
+        Report {
+            // 200 where a stream can start.
+            status_code: if self.status == Status::Ok { 200 } else { 503 },
+            // Names and words: there is nothing here that JSON can't hold.
+            document: serde_json::to_string(self).unwrap_or_default(),
+            made_ms: now_ms,
+        }
     }
+}
 
+/// An answer that was made, and can be given again.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Report {
+    /// 200 or 503.
+    pub status_code: u16,
     /// One JSON object.
-    pub fn document(&self) -> String {
-        // Names and words: there is nothing here that JSON can't hold.
-        serde_json::to_string(self).unwrap_or_default()
+    pub document: String,
+    made_ms: f64,
+}
+
+impl Report {
+    /// It is not too old to be given again. A clock that was set back makes it too old.
+    pub fn is_fresh(&self, now_ms: f64) -> bool {
+        (0.0..KEPT_MS).contains(&(now_ms - self.made_ms))
     }
 }
 
@@ -87,8 +107,8 @@ mod tests {
     #[test]
     fn an_edge_is_as_well_as_the_best_of_its_origins() {
         let sum = |origins: &[(&'static str, Status)]| {
-            let health = Health::of(origins.to_vec());
-            (health.status_code(), health.document())
+            let report = Health::of(origins.to_vec()).report(0.0);
+            (report.status_code, report.document)
         };
         assert_eq!(
             sum(&[("a", Status::Down), ("b", Status::Ok)]),
@@ -99,5 +119,12 @@ mod tests {
             (503, r#"{"status":"draining","origins":{"a":"draining"}}"#.into())
         );
         assert_eq!(sum(&[]).0, 200);
+    }
+
+    #[test]
+    fn an_answer_is_given_again_for_a_second() {
+        let report = Health::of(Vec::new()).report(5_000.0);
+        assert!(report.is_fresh(5_000.0) && report.is_fresh(5_999.0));
+        assert!(!report.is_fresh(6_000.0) && !report.is_fresh(4_999.0));
     }
 }

@@ -11,7 +11,8 @@
 //! * [`config`]: the settings, parsed once.
 //! * [`route`]: what is asked? A request's parts become a [`route::Call`], or a problem.
 //! * [`policy`]: who may? Cross-origin rules, rate-limit keys, the one place that answers "may this caller start?".
-//! * [`upstream`]: the request to the origin, the header lists of both directions, and what its answer is worth.
+//! * [`failover`]: which origins are asked, in which order, and what their answers are worth.
+//! * [`upstream`]: the request to an origin, and the header lists of both directions.
 //! * [`health`]: how the edge and its origins are.
 //! * [`problem`]: every answer that the edge makes up itself (RFC 9457).
 //! * `cloudflare`: the Workers runtime (built for `wasm32-unknown-unknown` only).
@@ -19,6 +20,7 @@
 #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
 pub mod cloudflare;
 pub mod config;
+pub mod failover;
 pub mod health;
 pub mod policy;
 pub mod problem;

@@ -24,7 +24,7 @@ const CUSTOMER_MASK: u128 = !(u64::MAX as u128);
 ///
 /// The problem that says why not.
 pub fn may_start(config: &Config, caller: &Caller) -> Result<Admission, Problem> {
-    if caller.cross_site && !caller.cors.is_allowed() {
+    if caller.is_foreign_page && !caller.cors.is_allowed() {
         return Err(Problem::cross_site());
     }
     if !config.rate_limit {
@@ -50,20 +50,32 @@ pub enum Admission {
 pub struct Caller {
     /// The connection's other end.
     pub address: Option<ClientAddress>,
-    /// The page that asks is of another site (`Sec-Fetch-Site`; Fetch Metadata, section 2.3).
-    pub cross_site: bool,
+    /// A page asks, and it is not one of this edge's own.
+    pub is_foreign_page: bool,
     /// What the page may see of the answer.
     pub cors: Cors,
 }
 
 impl Caller {
-    /// Reads a request's headers through `header`.
-    pub fn of(config: &Config, header: &dyn Fn(&str) -> Option<String>) -> Self {
+    /// Reads a request's headers through `header`; `own_origin` is that of the request's address.
+    pub fn of(config: &Config, own_origin: &str, header: &dyn Fn(&str) -> Option<String>) -> Self {
+        let origin = header("origin");
         Self {
             address: header("cf-connecting-ip").and_then(|text| ClientAddress::parse(&text)),
-            cross_site: header("sec-fetch-site").is_some_and(|site| site == "cross-site"),
-            cors: Cors::of(config, || header("origin")),
+            is_foreign_page: is_foreign_page(header("sec-fetch-site").as_deref(), origin.as_deref(), own_origin),
+            cors: Cors::of(config, origin),
         }
+    }
+}
+
+/// What the browser says of the page (`Sec-Fetch-Site`; Fetch Metadata, section 2.3) counts first: behind a proxy that
+/// ends TLS an own page's `Origin` has another scheme than the request. Browsers that say nothing, and sibling
+/// subdomains, which are of the same site, are told by their `Origin`.
+fn is_foreign_page(fetch_site: Option<&str>, origin: Option<&str>, own_origin: &str) -> bool {
+    match fetch_site {
+        Some("cross-site") => true,
+        Some("same-origin") => false,
+        _ => origin.is_some_and(|origin| origin != own_origin),
     }
 }
 
@@ -101,11 +113,9 @@ pub struct Cors {
 }
 
 impl Cors {
-    fn of(config: &Config, origin: impl FnOnce() -> Option<String>) -> Self {
-        if config.allowed_origins.is_empty() {
-            return Self { allowed: None, varies: false };
-        }
-        Self { allowed: origin().filter(|origin| config.allowed_origins.contains(origin)), varies: true }
+    fn of(config: &Config, origin: Option<String>) -> Self {
+        let list = &config.allowed_origins;
+        Self { allowed: origin.filter(|origin| list.contains(origin)), varies: !list.is_empty() }
     }
 
     /// The request's `Origin` is on the list.
@@ -144,6 +154,7 @@ mod tests {
     use crate::config::tests::config;
 
     const APP: &str = "https://app.example";
+    const OWN: &str = "https://edge.example";
 
     fn settings(extra: &[(&str, &str)]) -> Config {
         let settings = [&[("ORIGINS", "a=https://a.example"), ("ALLOWED_ORIGINS", APP)], extra].concat();
@@ -151,7 +162,7 @@ mod tests {
     }
 
     fn caller(config: &Config, headers: &[(&str, &str)]) -> Caller {
-        Caller::of(config, &|name| {
+        Caller::of(config, OWN, &|name| {
             headers.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
         })
     }
@@ -195,6 +206,23 @@ mod tests {
         assert_eq!(admission(&config, &[cross, ("origin", "https://evil.example")]), Err(403));
         assert_eq!(admission(&config, &[cross, ("origin", APP)]), Ok(Admission::Free));
         assert_eq!(admission(&config, &[("sec-fetch-site", "same-origin")]), Ok(Admission::Free));
+    }
+
+    /// A browser sends `Sec-Fetch-Site` to trustworthy addresses only, and old ones never do; a sibling subdomain,
+    /// where somebody else's content may live, is of the same site.
+    #[test]
+    fn a_page_is_told_by_its_origin_where_the_browser_says_no_more() {
+        let config = settings(&[("RATE_LIMIT", "off")]);
+        for origin in ["https://evil.example", "null", "http://edge.example", "https://edge.example.evil.example"] {
+            assert_eq!(admission(&config, &[("origin", origin)]), Err(403), "{origin}");
+        }
+        let sibling = [("sec-fetch-site", "same-site"), ("origin", "https://blog.edge.example")];
+        assert_eq!(admission(&config, &sibling), Err(403));
+        assert_eq!(admission(&config, &[("origin", OWN)]), Ok(Admission::Free));
+        assert_eq!(admission(&config, &[("origin", APP)]), Ok(Admission::Free));
+        assert_eq!(admission(&config, &[]), Ok(Admission::Free));
+        let behind_a_proxy = [("sec-fetch-site", "same-origin"), ("origin", "https://proxy.example")];
+        assert_eq!(admission(&config, &behind_a_proxy), Ok(Admission::Free));
     }
 
     #[test]

@@ -12,8 +12,8 @@ pub const OVERLOADED_TYPE: &str = "/problems/overloaded";
 /// for a reader to wait.
 const AWAY_RETRY_S: u32 = 1;
 
-/// Seconds after which a start that the edge could not admit may be tried again.
-const UNAVAILABLE_RETRY_S: u32 = 5;
+/// Seconds after which a start that found no room may be tried again.
+const OVERLOADED_RETRY_S: u32 = 5;
 
 /// An answer in place of the one that was asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,17 +80,17 @@ impl Problem {
 
     /// The body is over [`crate::route::MAX_BODY_BYTES`].
     pub const fn too_large() -> Self {
-        Self::new("/problems/too-large", "Content Too Large", 413, "the body is over 16 KiB")
+        Self::new("/problems/too-large", "Too Large", 413, "the body is over 16 KiB")
     }
 
     /// The body is not declared as JSON.
     pub const fn not_json() -> Self {
-        Self::new("/problems/not-json", "Unsupported Media Type", 415, "the body must be application/json")
+        Self::new("/problems/not-json", "Not JSON", 415, "the body must be application/json")
     }
 
     /// This caller has started as many streams as it may for now.
     pub const fn rate_limited(period_s: u32) -> Self {
-        Self::new("/problems/rate-limited", "Too Many Requests", 429, "too many streams were started from this address")
+        Self::new("/problems/rate-limited", "Rate Limited", 429, "too many streams were started from this address")
             .retry_after(period_s)
     }
 
@@ -111,19 +111,24 @@ impl Problem {
         problem.retry_after(AWAY_RETRY_S)
     }
 
+    /// The rate limit can't be applied, and starting without one is not allowed. That is how the edge is deployed: it
+    /// passes with the next deployment, not with time, so nobody is told to try again.
+    pub const fn unlimited() -> Self {
+        let mut problem = Self::internal();
+        problem.status = 503;
+        problem.detail = "the rate limit of this edge is not in force";
+        problem.retryable = false;
+        problem
+    }
+
     /// An origin has no room for a further generation.
     pub const fn overloaded() -> Self {
-        Self::unavailable("no origin has room for a further stream")
+        Self::no_room("no origin has room for a further stream")
     }
 
     /// A browser asked ahead of time. A stream is paid for, so it starts only when somebody wants it.
     pub const fn prefetch() -> Self {
-        Self::unavailable("a prefetch starts no stream")
-    }
-
-    /// The rate limit can't be applied, and starting without one is not allowed.
-    pub const fn unlimited() -> Self {
-        Self::unavailable("the rate limit of this edge is not in force")
+        Self::no_room("a prefetch starts no stream")
     }
 
     /// The origin took the request, but sent no headers in time.
@@ -131,8 +136,8 @@ impl Problem {
         Self::new("/problems/origin-timeout", "Origin Timeout", 504, "the origin did not answer in time").retryable()
     }
 
-    const fn unavailable(detail: &'static str) -> Self {
-        Self::new(OVERLOADED_TYPE, "Service Unavailable", 503, detail).retryable().retry_after(UNAVAILABLE_RETRY_S)
+    const fn no_room(detail: &'static str) -> Self {
+        Self::new(OVERLOADED_TYPE, "Overloaded", 503, detail).retry_after(OVERLOADED_RETRY_S)
     }
 
     const fn new(type_uri: &'static str, title: &'static str, status: u16, detail: &'static str) -> Self {
@@ -182,12 +187,43 @@ mod tests {
         assert_eq!(parsed["retryable"], false);
     }
 
+    /// RFC 9457, section 3.1.3: a title does not change from occurrence to occurrence, whoever answers.
+    #[test]
+    fn a_problem_has_the_title_that_the_origin_gives_it() {
+        let origin = include_str!("../origin/src/problem.rs");
+        for problem in [
+            Problem::bad_request(""),
+            Problem::bad_cursor(),
+            Problem::not_found(),
+            Problem::unknown_stream(),
+            Problem::invalid_method(""),
+            Problem::too_large(),
+            Problem::not_json(),
+            Problem::rate_limited(60),
+            Problem::internal(),
+            Problem::unlimited(),
+            Problem::overloaded(),
+            Problem::prefetch(),
+        ] {
+            let name = problem.type_uri.trim_start_matches("/problems/");
+            let row = [", \"", name, "\", "].concat();
+            let row = origin.lines().find(|line| line.contains(&row)).expect(name);
+            assert!(row.contains(&[", \"", problem.title, "\", "].concat()), "{name}: {} / {row}", problem.title);
+        }
+    }
+
     #[test]
     fn what_may_be_tried_later_says_when() {
-        for problem in [Problem::stream_away(), Problem::prefetch(), Problem::unlimited(), Problem::rate_limited(60)] {
+        for problem in [Problem::stream_away(), Problem::prefetch(), Problem::overloaded(), Problem::rate_limited(60)] {
             assert!(problem.retryable);
             assert!(problem.retry_after_s.is_some());
         }
+    }
+
+    #[test]
+    fn a_missing_rate_limit_does_not_pass_with_time() {
+        let problem = Problem::unlimited();
+        assert_eq!((problem.status, problem.retryable, problem.retry_after_s), (503, false, None));
     }
 
     #[test]

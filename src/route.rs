@@ -4,8 +4,8 @@
 
 use crate::config::is_origin_name;
 use crate::problem::Problem;
-use serde_json::Value;
-use std::collections::BTreeMap;
+use serde::ser::{Serialize, Serializer};
+use serde_json::{Map, Value};
 
 /// The largest body of a start, in bytes: a prompt's variables are short, and an edge has little memory.
 pub const MAX_BODY_BYTES: usize = 16 * 1024;
@@ -49,9 +49,11 @@ pub struct Parts<'a> {
     pub header: &'a dyn Fn(&str) -> Option<String>,
 }
 
-/// The path and the query of an address.
+/// The parts of an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Target<'a> {
+    /// Scheme, host and a port that is not the default: as a page of this edge sends it in `Origin`.
+    pub origin: &'a str,
     /// Begins with a slash.
     pub path: &'a str,
     /// Without its question mark.
@@ -61,11 +63,14 @@ pub struct Target<'a> {
 impl<'a> Target<'a> {
     /// Takes apart an absolute address, as a runtime serialises it (WHATWG URL: there is always a path).
     pub fn of(url: &'a str) -> Self {
-        let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
-        let target = rest.find('/').map_or("/", |slash| &rest[slash..]);
+        let host = url.find("://").map_or(0, |colon| colon + "://".len());
+        let (origin, target) = match url[host..].find('/') {
+            Some(slash) => url.split_at(host + slash),
+            None => (url, "/"),
+        };
         let target = target.split_once('#').map_or(target, |(target, _fragment)| target);
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
-        Self { path, query }
+        Self { origin, path, query }
     }
 }
 
@@ -124,7 +129,7 @@ impl Call {
         if let Some(id) = path.strip_prefix("/streams/") {
             let id = StreamId::parse(id).ok_or(Problem::unknown_stream());
             return match parts.method {
-                "GET" => Ok(Self::Follow(id?, parts.cursor()?)),
+                "GET" => Ok(Self::Follow(id?, parts.cursor(Query::parse(parts.target.query).cursor)?)),
                 "DELETE" => id.map(Self::Stop),
                 "OPTIONS" => Ok(Self::Options(STREAM_METHODS)),
                 _ => Err(Problem::invalid_method(STREAM_METHODS)),
@@ -144,27 +149,52 @@ impl Call {
         if parts.is_prefetch() {
             return Err(Problem::prefetch());
         }
+        let query = Query::parse(parts.target.query);
         let input = if post {
             parts.declares_a_fit_body()?;
             Input::Body
         } else {
-            Input::Query(Variables::from_query(parts.target.query, &prompt))
+            Input::Query(Variables(query.variables).with_default(&prompt))
         };
-        Ok(Self::Start(Start { input, cursor: parts.cursor()?, key: parts.key()?, prompt }))
+        Ok(Self::Start(Start { input, cursor: parts.cursor(query.cursor)?, key: parts.key(query.key)?, prompt }))
+    }
+}
+
+/// What a query holds. Where a name stands twice the last one counts, as in a body.
+#[derive(Default)]
+struct Query {
+    variables: Map<String, Value>,
+    cursor: Option<String>,
+    key: Option<String>,
+}
+
+impl Query {
+    fn parse(text: &str) -> Self {
+        let mut query = Self::default();
+        for (name, value) in form_urlencoded::parse(text.as_bytes()) {
+            let value = value.into_owned();
+            match &*name {
+                CURSOR_QUERY => query.cursor = Some(value),
+                KEY_QUERY => query.key = Some(value),
+                _ => {
+                    query.variables.insert(name.into_owned(), Value::String(value));
+                }
+            }
+        }
+        query
     }
 }
 
 impl Parts<'_> {
-    /// `Last-Event-ID` (HTML, section 9.2.4), else the query. An empty one is none.
-    fn cursor(&self) -> Result<Option<Cursor>, Problem> {
-        self.header_or_query("last-event-id", CURSOR_QUERY)
-            .filter(|text| !text.is_empty())
+    /// `Last-Event-ID` (HTML, section 9.2.4), else what the query says.
+    fn cursor(&self, in_query: Option<String>) -> Result<Option<Cursor>, Problem> {
+        self.header_or("last-event-id", in_query)
             .map(|text| Cursor::parse(text).ok_or(Problem::bad_cursor()))
             .transpose()
     }
 
-    fn key(&self) -> Result<Option<IdempotencyKey>, Problem> {
-        self.header_or_query("idempotency-key", KEY_QUERY)
+    fn key(&self, in_query: Option<String>) -> Result<Option<IdempotencyKey>, Problem> {
+        self.header_or("idempotency-key", in_query)
             .map(|text| {
                 IdempotencyKey::parse(text)
                     .ok_or(Problem::bad_request("an idempotency key has 16 to 128 visible ASCII characters"))
@@ -172,12 +202,10 @@ impl Parts<'_> {
             .transpose()
     }
 
-    fn header_or_query(&self, header: &str, query: &str) -> Option<String> {
-        (self.header)(header).or_else(|| {
-            form_urlencoded::parse(self.target.query.as_bytes())
-                .find(|(name, _)| name == query)
-                .map(|(_, value)| value.into_owned())
-        })
+    /// An empty one is none, wherever it stands.
+    fn header_or(&self, name: &str, in_query: Option<String>) -> Option<String> {
+        let is_given = |text: &String| !text.is_empty();
+        (self.header)(name).filter(is_given).or(in_query.filter(is_given))
     }
 
     /// `Sec-Purpose` is a structured field (RFC 9651): `prefetch`, or `prefetch;prerender` and the like.
@@ -223,23 +251,11 @@ impl PromptName {
     }
 }
 
-const NOT_STRINGS: Problem = Problem::bad_request("the body must be a JSON object whose values are strings");
-
-/// What a prompt's placeholders stand for.
+/// What a prompt's placeholders stand for: strings, by name.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Variables(BTreeMap<String, String>);
+pub struct Variables(Map<String, Value>);
 
 impl Variables {
-    fn from_query(query: &str, prompt: &PromptName) -> Self {
-        let mut variables = BTreeMap::new();
-        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
-            if name != CURSOR_QUERY && name != KEY_QUERY {
-                variables.insert(name.into_owned(), value.into_owned());
-            }
-        }
-        Self(variables).with_default(prompt)
-    }
-
     /// Reads a body.
     ///
     /// # Errors
@@ -247,37 +263,37 @@ impl Variables {
     /// When it is not a JSON object whose values are strings.
     pub fn from_json(body: &[u8], prompt: &PromptName) -> Result<Self, Problem> {
         // By way of `Value`: a typed parser brings messages, floating-point formatting included, that nobody would read.
-        let Ok(value) = serde_json::from_slice(body) else {
-            return Err(Problem::bad_request("the body is not JSON"));
-        };
-        let mut variables = BTreeMap::new();
-        let Value::Object(members) = value else {
-            return Err(NOT_STRINGS);
-        };
-        for (name, value) in members {
-            let Value::String(value) = value else {
-                return Err(NOT_STRINGS);
-            };
-            variables.insert(name, value);
+        match serde_json::from_slice(body) {
+            Ok(Value::Object(members)) if members.values().all(Value::is_string) => {
+                Ok(Self(members).with_default(prompt))
+            }
+            Ok(_) => Err(Problem::bad_request("the body must be a JSON object whose values are strings")),
+            Err(_) => Err(Problem::bad_request("the body is not JSON")),
         }
-        Ok(Self(variables).with_default(prompt))
     }
 
     /// One JSON object.
     pub fn to_json(&self) -> String {
         // A map of strings: there is nothing here that JSON can't hold.
-        serde_json::to_string(&self.0).unwrap_or_default()
+        serde_json::to_string(self).unwrap_or_default()
     }
 
     /// A poem needs a topic: an empty one counts as none.
     fn with_default(mut self, prompt: &PromptName) -> Self {
         if prompt.as_str() == SIMPLE {
-            let topic = self.0.entry(SIMPLE_VARIABLE.to_owned()).or_default();
-            if topic.trim().is_empty() {
-                SIMPLE_DEFAULT.clone_into(topic);
+            let topic = self.0.entry(SIMPLE_VARIABLE).or_insert(Value::Null);
+            if topic.as_str().is_none_or(|topic| topic.trim().is_empty()) {
+                *topic = SIMPLE_DEFAULT.into();
             }
         }
         self
+    }
+}
+
+/// As the strings that they are: by way of `Value` the formatting of numbers would come along.
+impl Serialize for Variables {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(name, value)| (name, value.as_str())))
     }
 }
 
@@ -399,10 +415,10 @@ pub(crate) mod tests {
 
     #[test]
     fn an_address_is_taken_apart() {
-        let target = |path, query| Target { path, query };
-        assert_eq!(Target::of("http://h:1/a/b?c=d?e"), target("/a/b", "c=d?e"));
-        assert_eq!(Target::of("http://h"), target("/", ""));
-        assert_eq!(Target::of("http://h/a#b?c"), target("/a", ""));
+        let target = |origin, path, query| Target { origin, path, query };
+        assert_eq!(Target::of("http://h:1/a/b?c=d?e"), target("http://h:1", "/a/b", "c=d?e"));
+        assert_eq!(Target::of("http://h"), target("http://h", "/", ""));
+        assert_eq!(Target::of("https://h/a#b?c"), target("https://h", "/a", ""));
     }
 
     #[test]
@@ -547,13 +563,31 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn an_empty_cursor_is_none() {
-        assert_eq!(start("GET", "/simple", &[("last-event-id", "")]).cursor, None);
+    fn an_empty_header_is_none_and_does_not_hide_the_query() {
+        let empty = [("last-event-id", ""), ("idempotency-key", "")];
+        let nothing = start("GET", "/simple?last_event_id=&idempotency_key=", &empty);
+        assert_eq!((nothing.cursor, nothing.key), (None, None));
+        let queried = start("GET", &format!("/simple?last_event_id={ID}.3&idempotency_key=0123456789abcdef"), &empty);
+        assert_eq!(queried.cursor.expect("a cursor").as_str(), format!("{ID}.3").as_str());
+        assert_eq!(queried.key.expect("a key").as_str(), "0123456789abcdef");
+    }
+
+    #[test]
+    fn where_a_name_stands_twice_the_last_one_counts() {
+        let target = format!(
+            "/simple?topic=a&topic=b&last_event_id={ID}.1&last_event_id={ID}.2\
+             &idempotency_key=0123456789abcdef&idempotency_key=fedcba9876543210"
+        );
+        assert_eq!(query_json(&target), r#"{"topic":"b"}"#);
+        assert_eq!(body_json(r#"{"topic":"a","topic":"b"}"#), Ok(r#"{"topic":"b"}"#.into()));
+        let start = start("GET", &target, &[]);
+        assert_eq!(start.cursor.expect("a cursor").as_str(), format!("{ID}.2").as_str());
+        assert_eq!(start.key.expect("a key").as_str(), "fedcba9876543210");
     }
 
     #[test]
     fn a_bad_key_is_refused() {
-        for key in ["", "short", "0123456789 abcdef", &"x".repeat(129)] {
+        for key in ["short", "0123456789 abcdef", &"x".repeat(129)] {
             assert_eq!(status("GET", "/simple", &[("idempotency-key", key)]), 400);
         }
     }

@@ -38,19 +38,19 @@ const EMBEDDED: &str = "embedded";
 #[derive(Args)]
 pub(crate) struct Options {
     /// The edge's port
-    #[arg(long, default_value_t = 8787)]
+    #[arg(long, default_value_t = 8787, value_parser = clap::value_parser!(u16).range(1..))]
     port: u16,
     /// The origin's port
-    #[arg(long, default_value_t = 9000)]
+    #[arg(long, default_value_t = 9000, value_parser = clap::value_parser!(u16).range(1..))]
     origin_port: u16,
-    /// A model, handed on to the origin; repeat it for fallbacks, in order of preference
-    #[arg(long = "model", default_value = EMBEDDED)]
-    models: Vec<String>,
+    /// The model, handed on to the origin
+    #[arg(long, default_value = EMBEDDED)]
+    model: String,
 }
 
 impl Options {
     fn embedded(&self) -> Embedded {
-        if self.models.iter().any(|model| model == EMBEDDED) { Embedded::Yes } else { Embedded::No }
+        if self.model == EMBEDDED { Embedded::Yes } else { Embedded::No }
     }
 }
 
@@ -109,10 +109,7 @@ fn set_up(project: &Project, embedded: Embedded) -> Result<()> {
 
 fn origin_command(project: &Project, options: &Options, address: SocketAddr) -> Result<Command> {
     let mut command = project.command(project.origin());
-    command.args(["--listen", &address.to_string()]);
-    for model in &options.models {
-        command.args(["--model", model]);
-    }
+    command.args(["--listen", &address.to_string(), "--model", &options.model]);
     if options.embedded() == Embedded::Yes {
         command.arg("--embedded-path").arg(model::path(project));
     }

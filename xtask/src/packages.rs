@@ -2,11 +2,12 @@
 
 use std::env;
 use std::fs;
-use std::path::Path;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
 
 use anyhow::bail;
 
-use crate::project::on_path;
+use crate::project::{find_on_path, on_path};
 use crate::steps::Step;
 
 /// Something the operating system has to bring.
@@ -21,7 +22,11 @@ pub(crate) struct Need {
 pub(crate) const OPENSSL: Need = Need {
     name: "OpenSSL's headers",
     debian: &["libssl-dev", "pkg-config"],
-    is_there: || cfg!(target_os = "macos") || (on_path("pkg-config") && has_openssl()),
+    is_there: || {
+        cfg!(target_os = "macos")
+            || env::var_os("OPENSSL_DIR").is_some()
+            || succeeds("pkg-config", &["--exists", "openssl"])
+    },
 };
 
 /// llama.cpp is built from source.
@@ -32,15 +37,27 @@ pub(crate) const EMBEDDED: Need = Need {
 };
 
 /// The embedded model comes as a Python package.
-pub(crate) const PIP: Need = Need { name: "Python with pip", debian: &["python3-pip"], is_there: || on_path("pip3") };
+pub(crate) const PIP: Need = Need {
+    name: "Python with pip",
+    debian: &["python3-pip"],
+    is_there: || succeeds("python3", &["-m", "pip", "--version"]),
+};
 
 /// The browser of the end-to-end tests.
 pub(crate) const CHROMIUM: Need =
-    Need { name: "chromium", debian: &["chromium", "fonts-liberation"], is_there: || on_path("chromium") };
+    Need { name: "chromium", debian: &["chromium", "fonts-liberation"], is_there: || chromium().is_some() };
 
-/// The shared journal's tests.
-pub(crate) const REDIS: Need =
-    Need { name: "redis-server", debian: &["redis-server"], is_there: || on_path("redis-server") };
+/// Says where the browser is, to this program and to the tests.
+pub(crate) const CHROMIUM_VARIABLE: &str = "CHROMIUM";
+
+/// The names that the browser goes by.
+const CHROMIUM_PROGRAMS: [&str; 3] = ["chromium", "chromium-browser", "google-chrome"];
+
+/// Where the browser of the end-to-end tests is.
+pub(crate) fn chromium() -> Option<PathBuf> {
+    let told = env::var_os(CHROMIUM_VARIABLE).filter(|path| !path.is_empty());
+    told.map(PathBuf::from).or_else(|| CHROMIUM_PROGRAMS.iter().find_map(|program| find_on_path(program)))
+}
 
 /// Installs those that are missing.
 pub(crate) fn step(needs: impl IntoIterator<Item = Need>) -> Step<'static> {
@@ -57,7 +74,7 @@ pub(crate) fn step(needs: impl IntoIterator<Item = Need>) -> Step<'static> {
             bail!("please run: sudo apt-get update && sudo {install}");
         }
         let apt = |arguments: &[&str]| {
-            let mut command = std::process::Command::new("apt-get");
+            let mut command = Command::new("apt-get");
             // Waits for another apt-get to finish.
             command.args(["--option", "DPkg::Lock::Timeout=300"]).env("DEBIAN_FRONTEND", "noninteractive");
             task.run(command.args(arguments))
@@ -69,9 +86,10 @@ pub(crate) fn step(needs: impl IntoIterator<Item = Need>) -> Step<'static> {
     .unless(move || Ok(is_done))
 }
 
-fn has_openssl() -> bool {
-    let include = Path::new("/usr/include");
-    include.join("openssl/ssl.h").is_file() || env::var_os("OPENSSL_DIR").is_some()
+fn succeeds(program: &str, arguments: &[&str]) -> bool {
+    let mut command = Command::new(program);
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.status().is_ok_and(|status| status.success())
 }
 
 /// In the folders where bindgen looks.

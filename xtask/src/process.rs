@@ -31,8 +31,8 @@ const POLL: Duration = Duration::from_millis(20);
 const TAIL_LINES: usize = 40;
 
 /// Waits for a line; when none comes and the pipe closes, the program that should have written it was killed, and the
-/// group named in `$0` is ended in its place.
-const GUARD: &str = r#"read -r _ || { kill -s TERM -- "-$0"; sleep 5; kill -s KILL -- "-$0"; }"#;
+/// group named in `$0` is ended in its place, with `$1` seconds of grace.
+const GUARD: &str = r#"read -r _ || { kill -s TERM -- "-$0"; sleep "$1"; kill -s KILL -- "-$0"; }"#;
 
 static RUNNING: Mutex<Running> = Mutex::new(Running { groups: Vec::new(), ending: false, interrupted: false });
 
@@ -91,6 +91,11 @@ pub(crate) struct Group {
 impl Group {
     /// Starts the command, without standard input, as the leader of its own process group.
     pub(crate) fn spawn(command: &mut Command) -> Result<Self> {
+        Self::spawn_with_grace(command, GRACE)
+    }
+
+    /// `grace`: how long the group may take to end once this program was killed.
+    fn spawn_with_grace(command: &mut Command, grace: Duration) -> Result<Self> {
         let name = shown(command);
         let mut running = running();
         if running.ending {
@@ -101,7 +106,7 @@ impl Group {
         let id = Pid::from_child(&leader);
         running.groups.push(id);
         let guard = Command::new("sh")
-            .args(["-c", GUARD, &id.to_string()])
+            .args(["-c", GUARD, &id.to_string(), &grace.as_secs_f32().to_string()])
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -241,7 +246,8 @@ mod tests {
 
     #[test]
     fn a_program_ends_when_this_one_is_killed() {
-        let mut group = Group::spawn(Command::new("sleep").arg("60")).expect("sleep starts");
+        let grace = Duration::from_millis(200);
+        let mut group = Group::spawn_with_grace(Command::new("sleep").arg("60"), grace).expect("sleep starts");
         drop(group.guard.stdin.take());
         let status = group.wait().expect("sleep ends");
         assert_eq!(status.signal(), Some(SIGTERM));

@@ -27,6 +27,12 @@ impl Project {
         Ok(Self { root })
     }
 
+    /// Another folder as a checkout, which holds nothing yet.
+    #[cfg(test)]
+    pub(crate) fn at(root: PathBuf) -> Self {
+        Self { root }
+    }
+
     /// A path relative to the checkout's root.
     pub(crate) fn path(&self, relative: impl AsRef<Path>) -> PathBuf {
         self.root.join(relative)
@@ -89,7 +95,13 @@ impl Project {
 
 /// Is there a program of this name on the `PATH`?
 pub(crate) fn on_path(program: &str) -> bool {
-    env::var_os("PATH").is_some_and(|path| env::split_paths(&path).any(|folder| folder.join(program).is_file()))
+    find_on_path(program).is_some()
+}
+
+/// The first program of this name on the `PATH`.
+pub(crate) fn find_on_path(program: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH")?;
+    env::split_paths(&path).map(|folder| folder.join(program)).find(|file| file.is_file())
 }
 
 /// A file's SHA-256 in hexadecimal.

@@ -1,8 +1,8 @@
 //! What a fresh clone lacks: tools, npm packages, the secret.
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, OpenOptions, Permissions};
 use std::io::{ErrorKind, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -33,7 +33,7 @@ const SECRET_MODE: u32 = 0o600;
 pub(crate) enum Npm {
     /// Whenever node_modules differs from package-lock.json.
     AsLocked,
-    /// Only where there is no wrangler.
+    /// Only where there is no wrangler, or no Node for it.
     IfMissing,
 }
 
@@ -56,12 +56,16 @@ pub(crate) fn npm_packages(project: &Project, npm: Npm) -> [Step<'_>; 2] {
         if !on_path("npm") {
             bail!("npm is missing: install Node.js (any maintained version; npm then brings the pinned one)");
         }
-        task.run(project.command("npm").arg("ci"))?;
+        // The pinned Node comes by a script, whatever a user's configuration says of scripts.
+        task.run(project.command("npm").args(["ci", "--ignore-scripts=false"]))?;
         Ok("installed the packages of package-lock.json".to_owned())
     })
-    .unless(move || match npm {
-        Npm::AsLocked => is_as_locked(project),
-        Npm::IfMissing => Ok(project.node_bin("wrangler").exists()),
+    .unless(move || {
+        let has_programs = ["node", "wrangler"].iter().all(|name| project.node_bin(name).exists());
+        match npm {
+            Npm::AsLocked => Ok(has_programs && is_as_locked(project)?),
+            Npm::IfMissing => Ok(has_programs),
+        }
     });
     let vendor = Step::new("vendor", |_| {
         for (from, to) in vendored(project)? {
@@ -80,10 +84,21 @@ pub(crate) fn secret(project: &Project) -> Result<Option<String>> {
     Ok(secret_in(&read_if_exists(&project.path(".dev.vars"))?).map(str::to_owned))
 }
 
+/// The last value that is one, because a secret is written below an empty one.
 fn secret_in(dev_vars: &str) -> Option<&str> {
-    let mut values =
-        dev_vars.lines().filter_map(|line| line.trim().strip_prefix(SECRET)?.trim_start().strip_prefix('='));
-    values.next().map(|value| value.trim().trim_matches(['"', '\''])).filter(|value| !value.is_empty())
+    let lines = dev_vars.lines().rev();
+    let mut values = lines.filter_map(|line| line.trim().strip_prefix(SECRET)?.trim_start().strip_prefix('='));
+    values.find_map(|text| Some(value_in(text)).filter(|value| !value.is_empty()))
+}
+
+/// As dotenv reads it, and with it wrangler: what is between quotes, else what is before a comment.
+fn value_in(text: &str) -> &str {
+    let text = text.trim();
+    let quoted = ['"', '\'', '`'].iter().find_map(|quote| text.strip_prefix(*quote)?.split_once(*quote));
+    match quoted {
+        Some((value, _comment)) => value,
+        None => text.split_once('#').map_or(text, |(value, _comment)| value.trim_end()),
+    }
 }
 
 fn wasm_target(project: &Project) -> Step<'_> {
@@ -139,6 +154,8 @@ fn secret_step(project: &Project) -> Step<'_> {
         getrandom::fill(&mut random)?;
         let separator = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
         let mut file = OpenOptions::new().append(true).create(true).mode(SECRET_MODE).open(path)?;
+        // The mode above is that of a new file.
+        file.set_permissions(Permissions::from_mode(SECRET_MODE))?;
         writeln!(file, "{separator}{SECRET}={}", hex(&random))?;
         Ok(format!("wrote a random {SECRET} to .dev.vars"))
     })
@@ -157,12 +174,37 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::steps;
 
     #[test]
     fn the_secret_is_found_among_other_lines() {
         assert_eq!(secret_in("A=1\nEDGE_SECRET = \"abc\"\nB=2"), Some("abc"));
         assert_eq!(secret_in("EDGE_SECRET_OLD=abc\n# EDGE_SECRET=abc"), None);
         assert_eq!(secret_in("EDGE_SECRET="), None);
+    }
+
+    #[test]
+    fn a_secret_is_read_as_wrangler_reads_it() {
+        assert_eq!(secret_in("EDGE_SECRET=\nEDGE_SECRET=abc"), Some("abc"));
+        assert_eq!(secret_in("EDGE_SECRET=abc\nEDGE_SECRET=def\nEDGE_SECRET=\"\" # later"), Some("def"));
+        assert_eq!(secret_in("EDGE_SECRET=abc # not \"def\""), Some("abc"));
+        assert_eq!(secret_in("EDGE_SECRET='a # b' # c"), Some("a # b"));
+        assert_eq!(secret_in("EDGE_SECRET= # none"), None);
+    }
+
+    #[test]
+    fn only_the_owner_reads_a_secret_whatever_the_file_was_before() {
+        let folder = std::env::temp_dir().join(format!("xtask-secret-{}", std::process::id()));
+        fs::create_dir_all(&folder).expect("a folder");
+        let path = folder.join(".dev.vars");
+        fs::write(&path, "EDGE_SECRET=").expect("a file");
+        fs::set_permissions(&path, Permissions::from_mode(0o644)).expect("a mode");
+        let project = Project::at(folder.clone());
+        steps::run(&project, vec![secret_step(&project)]).expect("a secret is written");
+        let written = secret(&project).expect("it can be read").expect("there is one");
+        assert_eq!(written.len(), 2 * SECRET_BYTES);
+        assert_eq!(path.metadata().expect("a file").permissions().mode() & 0o777, SECRET_MODE);
+        fs::remove_dir_all(folder).expect("the folder is ours");
     }
 
     #[test]

@@ -2,11 +2,12 @@
 
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 
 use crate::process;
 use crate::project::Project;
@@ -150,11 +151,16 @@ fn next<'a>(waiting: &mut Vec<Step<'a>>, running: &[Running]) -> Option<Step<'a>
     Some(waiting.remove(ready))
 }
 
+/// A step that panics has failed too: without an end it would be waited for without one.
 fn if_needed(step: &Step<'_>, task: &Task<'_>) -> Result<Option<String>> {
-    if (step.is_done)()? {
-        return Ok(None);
-    }
-    (step.work)(task).map(Some)
+    // What it may have left half-done is never looked at again: a step runs once.
+    let end = catch_unwind(AssertUnwindSafe(|| {
+        if (step.is_done)()? {
+            return Ok(None);
+        }
+        (step.work)(task).map(Some)
+    }));
+    end.unwrap_or_else(|_| Err(anyhow!("it panicked, as shown above")))
 }
 
 struct Display {
@@ -244,9 +250,16 @@ mod tests {
 
     use super::*;
 
+    /// A checkout of its own: in the real one a test would wait for other runs, and they for it.
+    fn with_project(name: &str, test: impl FnOnce(&Project)) {
+        let root = std::env::temp_dir().join(format!("xtask-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&root).expect("a folder");
+        test(&Project::at(root.clone()));
+        std::fs::remove_dir_all(root).expect("the folder is ours");
+    }
+
     #[test]
     fn a_step_waits_for_those_before_it_and_a_finished_one_is_skipped() {
-        let project = Project::find().expect("tests run in the checkout");
         let done = Mutex::new(Vec::new());
         let done = &done;
         let step = |name| {
@@ -261,7 +274,16 @@ mod tests {
             step("first"),
             step("first"),
         ];
-        run(&project, steps).expect("no step fails");
+        with_project("order", |project| run(project, steps).expect("no step fails"));
         assert_eq!(*done.lock().expect("no step panics"), ["first", "last"]);
+    }
+
+    #[test]
+    fn a_step_that_panics_fails() {
+        with_project("panic", |project| {
+            let task = Task { project, name: "broken", news: channel().0 };
+            let step = Step::new("broken", |_| panic!("on purpose"));
+            assert!(if_needed(&step, &task).is_err());
+        });
     }
 }

@@ -30,11 +30,16 @@ pub(crate) fn run(project: &Project, part: Option<Part>) -> Result<()> {
     }
     if runs(Part::Client) {
         say("== node --test");
-        process::run(project.command("node").args(["--test", "tests/client/**/*.test.js"]))?;
+        // Node has an EventSource, but hides it.
+        let flags = ["--experimental-eventsource", "--test", "tests/client/**/*.test.js"];
+        process::run(project.command("node").args(flags))?;
     }
     if runs(Part::E2e) {
         say("== playwright test");
-        process::run(project.command("playwright").args(["test", "--config", "tests/playwright.config.js"]))?;
+        let mut command = project.command("playwright");
+        command.args(["test", "--config", "tests/playwright.config.js"]);
+        command.envs(packages::chromium().map(|path| (packages::CHROMIUM_VARIABLE, path)));
+        process::run(&mut command)?;
     }
     Ok(())
 }
@@ -46,9 +51,6 @@ fn set_up(project: &Project, runs: &dyn Fn(Part) -> bool) -> Result<()> {
         needs.push(packages::EMBEDDED);
         needs.extend(model::needs(project));
         steps.push(model::step(project));
-    }
-    if runs(Part::Rust) {
-        needs.push(packages::REDIS);
     }
     if runs(Part::Client) {
         steps.extend(setup::npm_packages(project, Npm::AsLocked));

@@ -1,0 +1,225 @@
+// Servers for the tests: origins, edges and an origin that lies. All on loopback, on ports that the system gives.
+
+import { spawn } from "node:child_process";
+import { cpSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { createServer } from "node:http";
+import { connect, createServer as createSocket } from "node:net";
+import { fileURLToPath } from "node:url";
+
+export const ROOT = fileURLToPath(new URL("../..", import.meta.url));
+/** What edge and origin share. Given to both by hand, so that no file of the checkout matters. */
+export const SECRET = "end-to-end-0123456789abcdef";
+
+/** Asked of every origin by the fixtures, and known to none. */
+export const PROBE = "0000000000000000000000";
+
+/** A server answers by then, or never will: the embedded model may load, and the edge may be built. */
+const READY_MS = 180_000;
+/** Between SIGTERM and SIGKILL. */
+const GRACE_MS = 5_000;
+/** Between two looks at a condition. */
+const POLL_MS = 20;
+/** The end of a server's output that a failed start shows, in characters. */
+const TAIL_CHARS = 4_000;
+
+/** Ends a group when the pipe to its standard input closes without a line: then the one who should have ended it is dead. */
+const GUARD = 'read -r _ || { kill -s TERM -- "-$0"; sleep 5; kill -s KILL -- "-$0"; }';
+
+const BINARIES = { embedded: "target/release/headwater-origin", scripted: "target/release/examples/scripted" };
+
+/** A port that is free now, and was asked from the system. */
+export function freePort() {
+  return new Promise((resolve, reject) => {
+    const server = createSocket().once("error", reject);
+    server.listen(0, "127.0.0.1", () => {
+      const { port } = server.address();
+      server.close(() => resolve(port));
+    });
+  });
+}
+
+export const sleep = (ms) => new Promise((resolve) => { setTimeout(resolve, ms); });
+
+/** Waits until `condition` gives something true, and gives it back. @template T @param {() => T | Promise<T>} condition */
+export async function until(condition, what = condition.toString(), ms = 30_000) {
+  for (const start = Date.now(); ;) {
+    const held = await condition();
+    if (held) return held;
+    if (Date.now() - start > ms) throw new Error(`never: ${what}`);
+    await sleep(POLL_MS);
+  }
+}
+
+/**
+ * The origin, its real model or a scripted one.
+ * @param {{ model?: "embedded" | "scripted", flags?: string[], port?: number, name?: string, secret?: string }} [options]
+ */
+export async function spawnOrigin({ model = "scripted", flags = [], port, name = "a", secret = SECRET } = {}) {
+  port ??= await freePort();
+  const url = `http://127.0.0.1:${port}`;
+  const args = ["--listen", `127.0.0.1:${port}`, "--name", name, ...flags];
+  const group = spawnGroup(BINARIES[model], args, { EDGE_SECRET: secret });
+  await ready(group, `${url}/healthz`);
+  return {
+    ...group,
+    url,
+    port,
+    /** How many streams there are: started since the start, running now. */
+    streams: async () => (await (await fetch(`${url}/healthz`)).json()).streams,
+    /** The records of its streams, one for each that has ended. */
+    records: () => group.output().split("\n").filter((line) => line.includes('"stream ended"')).map((line) => JSON.parse(line)),
+  };
+}
+
+/**
+ * The edge: wrangler with workerd.
+ * @param {{ origins: Record<string, string>, vars?: Record<string, string>, port?: number, config?: string }} options
+ *   `origins`: by name; `config`: another deployment than the copy of the project's
+ */
+export async function spawnEdge({ origins, vars = {}, port, config = deployment() }) {
+  port ??= await freePort();
+  const url = `http://127.0.0.1:${port}`;
+  const list = Object.entries(origins).map(([name, url]) => `${name}=${url}`).join(", ");
+  const all = { ORIGINS: list, EDGE_SECRET: SECRET, RATE_LIMIT: "off", ...vars };
+  const args = ["dev", "--config", config, "--ip", "127.0.0.1", "--port", String(port), "--inspector-port", "0"];
+  args.push("--show-interactive-dev-session=false");
+  // They win over a .dev.vars.
+  for (const [name, value] of Object.entries(all)) args.push("--var", `${name}:${value}`);
+  const quiet = { CI: "true", WRANGLER_SEND_METRICS: "false", WRANGLER_HIDE_BANNER: "true", CLOUDFLARE_CF_FETCH_ENABLED: "false" };
+  const group = spawnGroup("wrangler", args, quiet);
+  await ready(group, `${url}/icon.svg`);
+  return { ...group, url, port };
+}
+
+/**
+ * Another server in an origin's place. Records every request, and answers as `answer` says; but those for its health and
+ * for the probe it answers itself.
+ * @param {(response: import("node:http").ServerResponse, request: Recorded) => void} answer
+ * @param {number} [port]
+ * @typedef {{ method: string, url: string, headers: Record<string, string>, rawHeaders: string[], body: string }} Recorded
+ */
+export async function fakeOrigin(answer, port) {
+  const requests = /** @type {Recorded[]} */ ([]);
+  const server = createServer(async (req, res) => {
+    if (req.url === "/healthz") return res.writeHead(200, { "content-type": "application/json" }).end('{"status":"ok"}');
+    if (req.url.endsWith(PROBE)) return res.writeHead(404, { "content-type": "application/problem+json" }).end("{}");
+    const { method, url, headers, rawHeaders } = req;
+    const request = { method, url, headers, rawHeaders, body: "" };
+    res.on("error", () => {});
+    req.on("error", () => {});
+    for await (const part of req) request.body += part;
+    requests.push(request);
+    answer(res, request);
+  });
+  await new Promise((resolve, reject) => server.once("error", reject).listen(port ?? 0, "127.0.0.1", resolve));
+  return {
+    url: `http://127.0.0.1:${server.address().port}`,
+    requests,
+    end: () => new Promise((resolve) => {
+      server.close(resolve);
+      server.closeAllConnections();
+    }),
+  };
+}
+
+/** A wire to a port that can be cut: `cut()` breaks all its connections, new ones are served. @param {number} port */
+export async function cuttable(port) {
+  const sockets = new Set();
+  const server = createSocket((near) => {
+    const far = connect(port, "127.0.0.1");
+    sockets.add(near);
+    for (const [from, to] of [[near, far], [far, near]]) {
+      from.pipe(to);
+      from.on("error", () => {}).on("close", () => to.destroy());
+    }
+    near.on("close", () => sockets.delete(near));
+  });
+  await new Promise((resolve) => { server.listen(0, "127.0.0.1", resolve); });
+  const cut = () => sockets.forEach((socket) => socket.destroy());
+  return {
+    url: `http://127.0.0.1:${server.address().port}`,
+    cut,
+    end() {
+      server.close();
+      cut();
+    },
+  };
+}
+
+/**
+ * A program in a process group of its own, which ends with the tests however they end.
+ * @param {string} program @param {string[]} args @param {Record<string, string>} env
+ */
+export function spawnGroup(program, args, env) {
+  const path = `${ROOT}node_modules/.bin:${process.env.PATH}`;
+  const child = spawn(program, args, {
+    cwd: ROOT, detached: true, stdio: ["ignore", "pipe", "pipe"], env: { ...process.env, PATH: path, ...env },
+  });
+  const guard = spawn("sh", ["-c", GUARD, String(child.pid)], { detached: true, stdio: ["pipe", "ignore", "ignore"] });
+  guard.stdin.on("error", () => {});
+  let output = "";
+  for (const pipe of [child.stdout, child.stderr]) pipe.setEncoding("utf8").on("data", (text) => { output += text; });
+  let ended = false;
+  /** @type {Promise<number | null>} */
+  const exit = new Promise((resolve) => {
+    child.once("error", (error) => { output += error; });
+    child.once("close", (code) => {
+      ended = true;
+      guard.stdin.end("\n");
+      resolve(code);
+    });
+  });
+  const kill = (signal) => {
+    try {
+      process.kill(-child.pid, signal);
+    } catch {
+      // The group is gone.
+    }
+  };
+  return {
+    pid: child.pid,
+    /** Everything that it has written. */
+    output: () => output,
+    /** Its exit code; null after a signal. */
+    exit,
+    ended: () => ended,
+    kill,
+    async end() {
+      kill("SIGTERM");
+      const late = setTimeout(() => kill("SIGKILL"), GRACE_MS);
+      await exit;
+      clearTimeout(late);
+      kill("SIGKILL"); // what the leader left behind
+    },
+  };
+}
+
+/** @param {ReturnType<typeof spawnGroup>} group */
+export async function ready(group, url) {
+  const answers = () => fetch(url, { signal: AbortSignal.timeout(5_000) }).then(({ ok }) => ok, () => false);
+  try {
+    await until(async () => group.ended() || await answers(), `an answer of ${url}`, READY_MS);
+    if (group.ended()) throw new Error("it has ended");
+  } catch (error) {
+    await group.end();
+    throw new Error(`a server did not start: ${error.message}\n${group.output().slice(-TAIL_CHARS)}`);
+  }
+}
+
+/**
+ * The project's deployment as it is built now: made once, so that no later change ends a test's streams. And taken as it
+ * stands, as in production: what wrangler adds for development reads the bodies that a worker leaves unread.
+ */
+function deployment() {
+  const folder = `${ROOT}target/e2e/edge`;
+  const config = `${folder}/wrangler.toml`;
+  if (deployment.made) return config;
+  for (const file of ["index.js", "index_bg.wasm"]) cpSync(`${ROOT}build/${file}`, `${folder}/build/${file}`);
+  rmSync(`${folder}/public`, { recursive: true, force: true });
+  cpSync(`${ROOT}public`, `${folder}/public`, { recursive: true });
+  const project = readFileSync(`${ROOT}wrangler.toml`, "utf8");
+  const own = project.replace(/^\[build\]\n(?:.+\n)*/m, "");
+  writeFileSync(config, `no_bundle = true\n${own}`);
+  deployment.made = true;
+  return config;
+}
