@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout_at};
 use super::{
     Done, Event, Finish, JournalError, Limits, Log, Timing, Usage, Writer,
     audience::{EarlyEnd, early_end},
-    hub::Slot,
+    limits::Slot,
 };
 use crate::{
     model::{Model, ModelError, Token},

@@ -3,11 +3,10 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
 };
 
 use tokio::{
-    sync::{Notify, OwnedSemaphorePermit, Semaphore},
+    sync::{Notify, Semaphore},
     time::{Instant, timeout, timeout_at},
 };
 
@@ -15,7 +14,7 @@ use super::{
     Claim, Cursor, Event, Framing, Journal, Log, Opened, OriginName, Reader, StreamId,
     audience::{EarlyEnd, Presence, ask},
     generation::Generation,
-    reader::Pace,
+    limits::{Limits, Slot},
 };
 use crate::{model::Model, problem::Problem, record::Record};
 
@@ -43,27 +42,6 @@ struct Running {
     draining: bool,
 }
 
-/// Times and sizes of a stream's life.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// How long a start waits for its first event before the response begins without.
-    pub gate: Duration,
-    /// From the call of the model to its first token.
-    pub first_token_timeout: Duration,
-    /// From one token to the next.
-    pub idle_timeout: Duration,
-    /// How long a generation goes on without a reader, once a framed one has attached.
-    pub linger: Duration,
-    /// The bytes of one stream's frames; beyond it the answer ends with finish `length`.
-    pub stream_bytes: usize,
-    /// Generations at once; the model's own limit counts too.
-    pub generations: usize,
-    /// Generations that may wait for a place.
-    pub queue: usize,
-    /// When readers write.
-    pub pace: Pace,
-}
-
 /// A request for a new stream.
 pub struct Start {
     /// The prompt's name, for the record.
@@ -84,12 +62,6 @@ pub enum Attached {
     Reader(Reader),
     /// The cursor is at the terminal event: there is nothing more to read, ever.
     AtEnd,
-}
-
-/// A place among the running generations, or in the queue for one.
-pub(crate) enum Slot {
-    Held(OwnedSemaphorePermit),
-    Queued { slots: Arc<Semaphore>, place: OwnedSemaphorePermit },
 }
 
 /// How many streams there are.
@@ -252,21 +224,6 @@ impl Hub {
     /// Nothing panics while the lock is held.
     fn running(&self) -> MutexGuard<'_, Running> {
         self.0.running.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Slot {
-    /// Waits for the place; it is free again when the permit is dropped. `None` only where places are no
-    /// longer given out, which this hub never does.
-    pub(crate) async fn acquire(self) -> Option<OwnedSemaphorePermit> {
-        match self {
-            Self::Held(permit) => Some(permit),
-            Self::Queued { slots, place } => {
-                let permit = slots.acquire_owned().await.ok();
-                drop(place);
-                permit
-            }
-        }
     }
 }
 

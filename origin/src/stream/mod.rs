@@ -10,6 +10,7 @@
 //! - [`hub`]: start, attach, stop, linger, drain.
 //! - [`generation`]: the task that fills a stream.
 //! - [`reader`]: what one connection gets of a stream.
+//! - [`limits`]: its limits, and a place among the running.
 //! - `audience`: who reads a stream, and when nobody does.
 
 mod audience;
@@ -18,14 +19,16 @@ pub mod generation;
 pub mod hub;
 pub mod id;
 pub mod journal;
+pub mod limits;
 pub mod log;
 pub mod memory;
 pub mod reader;
 
 pub use event::{Done, Event, Finish, Timing, Usage};
-pub use hub::{Attached, Hub, Limits, Start};
+pub use hub::{Attached, Hub, Start};
 pub use id::{Cursor, OriginName, StreamId};
 pub use journal::{Claim, Journal, JournalError, Opened, Writer};
+pub use limits::Limits;
 pub use log::Log;
 pub use memory::MemoryJournal;
 pub use reader::{Framing, Reader};

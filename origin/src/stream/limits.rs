@@ -1,0 +1,49 @@
+//! The limits of a stream's life, and a place to live it in.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::reader::Pace;
+
+/// Times and sizes of a stream's life.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// How long a start waits for its first event before the response begins without.
+    pub gate: Duration,
+    /// From the call of the model to its first token.
+    pub first_token_timeout: Duration,
+    /// From one token to the next.
+    pub idle_timeout: Duration,
+    /// How long a generation goes on without a reader, once a framed one has attached.
+    pub linger: Duration,
+    /// The bytes of one stream's frames; beyond it the answer ends with finish `length`.
+    pub stream_bytes: usize,
+    /// Generations at once; the model's own limit counts too.
+    pub generations: usize,
+    /// Generations that may wait for a place.
+    pub queue: usize,
+    /// When readers write.
+    pub pace: Pace,
+}
+
+/// A place among the running generations, or in the queue for one.
+pub(crate) enum Slot {
+    Held(OwnedSemaphorePermit),
+    Queued { slots: Arc<Semaphore>, place: OwnedSemaphorePermit },
+}
+
+impl Slot {
+    /// Waits for the place; it is free again when the permit is dropped. `None` only where places are no
+    /// longer given out, which this hub never does.
+    pub(crate) async fn acquire(self) -> Option<OwnedSemaphorePermit> {
+        match self {
+            Self::Held(permit) => Some(permit),
+            Self::Queued { slots, place } => {
+                let permit = slots.acquire_owned().await.ok();
+                drop(place);
+                permit
+            }
+        }
+    }
+}
