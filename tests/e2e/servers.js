@@ -207,19 +207,20 @@ export async function ready(group, url) {
 }
 
 /**
- * The project's deployment as it is built now: made once, so that no later change ends a test's streams. And taken as it
- * stands, as in production: what wrangler adds for development reads the bodies that a worker leaves unread.
+ * The project's deployment as it is built now: a copy of this process's own, so that no later change reloads the edge in the
+ * middle of a stream. And taken as it stands, as in production: what wrangler adds for development reads the bodies that a
+ * worker leaves unread.
  */
 function deployment() {
-  const folder = `${ROOT}target/e2e/edge`;
+  const folder = `${ROOT}target/e2e/edge-${process.pid}`;
   const config = `${folder}/wrangler.toml`;
   if (deployment.made) return config;
-  for (const file of ["index.js", "index_bg.wasm"]) cpSync(`${ROOT}build/${file}`, `${folder}/build/${file}`);
-  rmSync(`${folder}/public`, { recursive: true, force: true });
-  cpSync(`${ROOT}public`, `${folder}/public`, { recursive: true });
+  for (const file of ["build/index.js", "build/index_bg.wasm", "public"]) {
+    cpSync(`${ROOT}${file}`, `${folder}/${file}`, { recursive: true });
+  }
   const project = readFileSync(`${ROOT}wrangler.toml`, "utf8");
-  const own = project.replace(/^\[build\]\n(?:.+\n)*/m, "");
-  writeFileSync(config, `no_bundle = true\n${own}`);
+  writeFileSync(config, `no_bundle = true\n${project.replace(/^\[build\]\n(?:.+\n)*/m, "")}`);
+  process.once("exit", () => rmSync(folder, { recursive: true, force: true }));
   deployment.made = true;
   return config;
 }

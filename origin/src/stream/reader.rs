@@ -104,7 +104,7 @@ impl Reader {
                         self.silent_since = now;
                         return Some(Ok(Bytes::from_static(wire::HEARTBEAT.as_bytes())));
                     }
-                    match beat.filter(|_| now >= due).or((now < due).then_some(due)) {
+                    match if now < due { Some(due) } else { beat } {
                         Some(at) => drop(timeout_at(at, grown).await),
                         None => grown.await,
                     }
