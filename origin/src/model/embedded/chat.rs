@@ -41,7 +41,7 @@ impl ChatTemplate {
     }
 
     /// `prompt` in the template.
-    pub(super) fn tokens(&self, vocab: LlamaVocab<'_>, prompt: &str) -> Vec<LlamaToken> {
+    pub(super) fn tokens(&self, vocab: &LlamaVocab<'_>, prompt: &str) -> Vec<LlamaToken> {
         let prompt = vocab.tokenize(prompt.as_bytes(), false, false);
         [&self.before[..], &prompt, &self.behind].concat()
     }

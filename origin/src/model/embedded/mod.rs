@@ -135,7 +135,7 @@ impl Embedded {
     }
 
     fn job(&self, prompt: &str) -> Result<Tokens, ModelError> {
-        let prompt = self.chat.tokens(self.model.vocab(), prompt);
+        let prompt = self.chat.tokens(&self.model.vocab(), prompt);
         if prompt.len() >= self.context {
             let reason = format!("{} tokens don't fit a context of {}", prompt.len(), self.context);
             return Err(ModelError::Refused(reason));
