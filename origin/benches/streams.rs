@@ -3,8 +3,9 @@
 //! `cargo bench --bench streams`. The server is this program again, in a process of its own.
 
 use std::{
+    net::{SocketAddr, TcpListener},
     process::{Child, Command, ExitCode},
-    sync::Arc,
+    sync::{Arc, LazyLock},
     time::{Duration, Instant},
 };
 
@@ -19,7 +20,11 @@ use tokio::{
 #[expect(dead_code, reason = "the example is a program too")]
 mod scripted;
 
-const ADDRESS: &str = "127.0.0.1:9177";
+/// The server's address: a port that was free.
+static ADDRESS: LazyLock<SocketAddr> = LazyLock::new(|| {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    listener.local_addr().expect("a listener has an address")
+});
 const SECRET: &str = "a secret of the benchmarks";
 /// Connections opened at once.
 const AT_ONCE: usize = 100;
@@ -117,10 +122,10 @@ struct Server(Child);
 
 impl Server {
     async fn start() -> Result<Self, Box<dyn std::error::Error>> {
-        let flags = ["--listen", ADDRESS, "--generations", "20000", "--connections", "20000"];
+        let flags = ["--listen", &ADDRESS.to_string(), "--generations", "20000", "--connections", "20000"];
         let quiet = [("EDGE_SECRET", SECRET), ("RUST_LOG", "error")];
         let server = Self(Command::new(std::env::current_exe()?).args(flags).envs(quiet).spawn()?);
-        while TcpStream::connect(ADDRESS).await.is_err() {
+        while TcpStream::connect(*ADDRESS).await.is_err() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         Ok(server)
@@ -152,7 +157,7 @@ async fn request(method: &str, path: &str, script: &[&str]) -> std::io::Result<C
 
 impl Connection {
     async fn open() -> std::io::Result<Self> {
-        let socket = TcpStream::connect(ADDRESS).await?;
+        let socket = TcpStream::connect(*ADDRESS).await?;
         socket.set_nodelay(true)?;
         Ok(Self(BufReader::with_capacity(1024, socket)))
     }
