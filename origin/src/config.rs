@@ -35,6 +35,10 @@ pub struct Config {
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9000")]
     pub listen: SocketAddr,
 
+    /// The address of the figures for Prometheus, at /metrics [default: none]
+    #[arg(long, value_name = "ADDRESS")]
+    pub metrics: Option<SocketAddr>,
+
     /// This origin's name, 1 to 16 characters of a-z and 0-9; it begins the ids of its streams
     #[arg(long, default_value = "a")]
     pub name: OriginName,

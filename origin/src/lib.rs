@@ -10,15 +10,17 @@
 //! - [`model`]: what turns a prompt into tokens.
 //! - [`wire`]: events as bytes.
 //! - [`problem`]: what the reader is told when something goes wrong.
-//! - `record`: one record per stream, for the log.
+//! - [`record`]: one record per stream, for the log.
+//! - [`metrics`]: the figures.
 //! - [`config`]: settings, from flags, the environment or a file.
 
 pub mod config;
+pub mod metrics;
 pub mod model;
 pub mod problem;
 pub mod program;
 pub mod prompt;
-mod record;
+pub mod record;
 pub mod routes;
 pub mod server;
 pub mod stream;

@@ -1,7 +1,8 @@
 //! The server program, but for its model.
 
-use std::{error::Error, future::Future, process::ExitCode, sync::Arc};
+use std::{error::Error, future::Future, net::SocketAddr, process::ExitCode, sync::Arc};
 
+use futures::future::OptionFuture;
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
@@ -35,9 +36,10 @@ pub fn main(model: impl FnOnce(&Config) -> Result<Arc<dyn Model>, Box<dyn Error>
     }
 }
 
-/// Serves on `listener` until `shutdown`, then drains.
+/// Serves on `listener` until `shutdown`, then drains; its figures on `figures`, where it is to.
 pub async fn serve(
     listener: TcpListener,
+    figures: Option<TcpListener>,
     config: Config,
     secrets: Secrets,
     model: Arc<dyn Model>,
@@ -47,8 +49,10 @@ pub async fn serve(
     let journal = MemoryJournal::new(config.retention(), config.journal_bytes());
     let hub = Hub::new(config.name.clone(), model, Arc::new(journal.clone()), config.limits());
     let app = App { hub: hub.clone(), prompts: config.prompts, secrets, log_variables: config.log_variables };
+    let figures = figures.map(|listener| server::serve_on(listener, routes::figures(hub.clone()), settings.clone()));
     tokio::select! {
         () = server::run(listener, routes::router(app), hub, settings, shutdown) => {}
+        Some(()) = OptionFuture::from(figures) => {}
         () = journal.sweep() => {}
     }
 }
@@ -60,10 +64,11 @@ async fn start(
 ) -> Result<(), Box<dyn Error>> {
     let secrets = Secrets::from_env()?;
     raise_file_limit(config.server().connections);
-    let address = config.listen;
-    let listener = TcpListener::bind(address)
-        .await
-        .map_err(|error| format!("can't listen on {address}: {error}; choose another address with --listen"))?;
+    let listener = bind(config.listen, "--listen").await?;
+    let figures = match config.metrics {
+        Some(address) => Some(bind(address, "--metrics").await?),
+        None => None,
+    };
     let model = model(&config)?;
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let shutdown = async move {
@@ -75,9 +80,14 @@ async fn start(
         });
     };
     tracing::info!(address = %listener.local_addr()?, name = %config.name, model = model.name(), "listening");
-    serve(listener, config, secrets, model, shutdown).await;
+    serve(listener, figures, config, secrets, model, shutdown).await;
     tracing::info!("stopped");
     Ok(())
+}
+
+async fn bind(address: SocketAddr, flag: &str) -> Result<TcpListener, String> {
+    let listener = TcpListener::bind(address).await;
+    listener.map_err(|error| format!("can't listen on {address}: {error}; choose another address with {flag}"))
 }
 
 /// Twice the cap is accepted, and the process has files of its own.

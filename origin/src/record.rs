@@ -1,12 +1,13 @@
-//! One record per stream, whatever its end: a line of the log.
+//! One record per stream, whatever its end: a line of the log, and the figures.
 
-use std::{sync::Arc, time::Duration};
+use std::{str::FromStr, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
 use crate::{
+    metrics::{Metrics, OfModel},
     problem::Kind,
-    stream::{Finish, Log, Usage},
+    stream::{Finish, Log, Start, Usage},
 };
 
 /// What is known of a stream; written when it is dropped, so that no end goes without.
@@ -16,23 +17,42 @@ pub(crate) struct Record {
     /// The variables as JSON, only where they are to be logged.
     variables: Option<String>,
     model: String,
+    trace: Option<TraceParent>,
+    metrics: Arc<Metrics>,
+    /// The figures of the model, once it answers.
+    of_model: Option<OfModel>,
     started: Instant,
     first_token: Option<Duration>,
+    last_token: Duration,
     chunks: u64,
     outcome: &'static str,
     usage: Option<Usage>,
 }
 
+/// The caller's place in a distributed trace: the header `traceparent`, W3C Trace Context section 3.2.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TraceParent(String);
+
+/// The header isn't as the specification says, and is to be ignored.
+#[derive(Debug, thiserror::Error)]
+#[error("not a traceparent")]
+pub struct NotATraceParent;
+
 impl Record {
     /// The record of a stream that starts now.
-    pub(crate) fn new(log: Arc<Log>, prompt: String, variables: Option<String>, model: &str) -> Self {
+    pub(crate) fn new(log: Arc<Log>, start: Start, model: &str, metrics: Arc<Metrics>) -> Self {
+        metrics.started();
         Self {
             log,
-            prompt,
-            variables,
+            prompt: start.name,
+            variables: start.variables,
             model: model.to_owned(),
+            trace: start.trace,
+            metrics,
+            of_model: None,
             started: Instant::now(),
             first_token: None,
+            last_token: Duration::ZERO,
             chunks: 0,
             // What a generation ends as that doesn't come to its end.
             outcome: Kind::Internal.name(),
@@ -42,10 +62,16 @@ impl Record {
 
     /// A piece of text came.
     pub(crate) fn token(&mut self) {
-        self.chunks += 1;
+        let now = self.elapsed();
+        let figures = self.of_model.get_or_insert_with(|| self.metrics.of(&self.model));
         if self.first_token.is_none() {
-            self.first_token = Some(self.elapsed());
+            self.first_token = Some(now);
+            figures.first_chunk(now);
+        } else {
+            figures.next_chunk(now - self.last_token);
         }
+        self.last_token = now;
+        self.chunks += 1;
     }
 
     /// The stream ended well.
@@ -72,6 +98,7 @@ impl Record {
 
 impl Drop for Record {
     fn drop(&mut self) {
+        self.metrics.ended(&self.model, self.outcome, self.elapsed(), self.usage);
         let audience = self.log.audience().borrow();
         let millis = |time: Duration| time.as_secs_f64() * 1e3;
         tracing::info!(
@@ -87,7 +114,58 @@ impl Drop for Record {
             total_ms = millis(self.elapsed()),
             readers = audience.attached,
             resumes = audience.resumed,
+            traceparent = self.trace.as_ref().map(|trace| &trace.0),
             "stream ended"
         );
+    }
+}
+
+impl FromStr for TraceParent {
+    type Err = NotATraceParent;
+
+    fn from_str(text: &str) -> Result<Self, NotATraceParent> {
+        // Version, trace, span, flags. A later version may have more behind them.
+        const LENGTHS: [usize; 4] = [2, 32, 16, 2];
+        let parts: Vec<&str> = text.split('-').collect();
+        let hex = |part: &str| part.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        let zero = |part: &str| part.bytes().all(|b| b == b'0');
+        match parts[..] {
+            ["ff", ..] => Err(NotATraceParent),
+            [version, trace, span, flags, ..]
+                if [version, trace, span, flags].map(str::len) == LENGTHS
+                    && [version, trace, span, flags].into_iter().all(hex)
+                    && !zero(trace)
+                    && !zero(span)
+                    && (version != "00" || parts.len() == LENGTHS.len()) =>
+            {
+                Ok(Self(text.to_owned()))
+            }
+            _ => Err(NotATraceParent),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_traceparent_is_as_the_specification_says_or_ignored() {
+        const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+        let accepted = |text: &str| text.parse::<TraceParent>().is_ok();
+        assert!(accepted(&format!("00-{TRACE}-00f067aa0ba902b7-01")));
+        assert!(accepted(&format!("cc-{TRACE}-00f067aa0ba902b7-01-what-comes-later")));
+        for wrong in [
+            String::new(),
+            "00".into(),
+            format!("00-{TRACE}-00f067aa0ba902b7"),
+            format!("00-{TRACE}-00f067aa0ba902b7-01-more"),
+            format!("ff-{TRACE}-00f067aa0ba902b7-01"),
+            format!("00-{}-00f067aa0ba902b7-01", "0".repeat(32)),
+            format!("00-{TRACE}-{}-01", "0".repeat(16)),
+            format!("00-{}-00f067aa0ba902b7-01", TRACE.to_uppercase()),
+        ] {
+            assert!(!accepted(&wrong), "{wrong}");
+        }
     }
 }

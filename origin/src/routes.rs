@@ -9,7 +9,7 @@ use axum::{
     http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header},
     middleware::{self, Next},
     response::{IntoResponse, Json, Response},
-    routing::any,
+    routing::{any, get},
 };
 use http_body_util::LengthLimitError;
 use serde::Serialize;
@@ -17,6 +17,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::{
     config::Secrets,
+    metrics,
     problem::Problem,
     prompt::{CURSOR_PARAMETER, KEY_PARAMETER, Prompts, Variables},
     stream::{Attached, Claim, Cursor, Framing, Hub, Reader, Start, StreamId, hub::Status},
@@ -31,6 +32,7 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
 /// What the routes work with.
@@ -56,6 +58,12 @@ pub fn router(app: App) -> Router {
         .fallback(async || Problem::no_such_path())
         .layer(middleware::from_fn(tell))
         .with_state(app)
+}
+
+/// The figures' service, for an address of its own: `GET /metrics`.
+pub fn figures(hub: Hub) -> Router {
+    let figures = async |State(hub): State<Hub>| ([(header::CONTENT_TYPE, metrics::MEDIA_TYPE)], hub.metrics());
+    Router::new().route("/metrics", get(figures)).with_state(hub)
 }
 
 /// `GET|POST /prompts/NAME`: starts a stream, or with a cursor goes on with one.
@@ -85,6 +93,7 @@ async fn prompt(
         claim: key.map(|key| Claim::new(key, &name, &variables)),
         variables: app.log_variables.then(|| serde_json::to_string(&variables).unwrap_or_default()),
         framing: framing(&parts.headers),
+        trace: parts.headers.get(TRACEPARENT).and_then(|value| value.to_str().ok()?.parse().ok()),
         name,
         prompt,
     };

@@ -76,6 +76,11 @@ pub async fn run(
     }
 }
 
+/// Serves until it is dropped.
+pub async fn serve_on(listener: TcpListener, service: Router, settings: Settings) {
+    accept(&listener, &service, &settings, &GracefulShutdown::new()).await;
+}
+
 async fn accept(listener: &TcpListener, service: &Router, settings: &Settings, connections: &GracefulShutdown) {
     let served = Arc::new(Semaphore::new(settings.connections));
     let refused = Arc::new(Semaphore::new(settings.connections));

@@ -18,7 +18,7 @@ use futures::{
 use headwater_origin::{
     model::{Model, ModelError, Token, Tokens},
     problem::Kind,
-    stream::{Attached, Finish, Framing, Hub, Limits, MemoryJournal, Start, Usage, reader::Pace},
+    stream::{Attached, Finish, Framing, Hub, Journal, Limits, MemoryJournal, Start, Usage, reader::Pace},
 };
 use proptest::{collection::vec, prelude::*, test_runner::TestCaseResult};
 use tokio::time::{sleep, timeout};
@@ -71,8 +71,14 @@ async fn run(steps: Vec<Step>) -> TestCaseResult {
     let (model, feed) = Driven::new();
     let journal = MemoryJournal::new(RETENTION, 1 << 20);
     let hub = Hub::new("a".parse().unwrap(), Arc::new(model), Arc::new(journal.clone()), limits());
-    let prompt =
-        Start { name: "test".into(), prompt: "test".into(), variables: None, claim: None, framing: Framing::Framed };
+    let prompt = Start {
+        name: "test".into(),
+        prompt: "test".into(),
+        variables: None,
+        claim: None,
+        framing: Framing::Framed,
+        trace: None,
+    };
     let first = hub.start(prompt).await.unwrap();
     let id = first.log().id().to_string();
     let mut readers: Vec<Client> = (0..READERS).map(|_| Client::new(&id)).collect();
@@ -135,7 +141,7 @@ async fn run(steps: Vec<Step>) -> TestCaseResult {
 
     sleep(RETENTION).await;
     prop_assert!(hub.stop(&id.parse().unwrap()).await.is_err(), "it expires");
-    prop_assert_eq!(journal.used(), 0, "and leaves no bytes behind");
+    prop_assert_eq!(journal.bytes(), 0, "and leaves no bytes behind");
     Ok(())
 }
 

@@ -16,7 +16,12 @@ use super::{
     generation::Generation,
     limits::{Limits, Slot},
 };
-use crate::{model::Model, problem::Problem, record::Record};
+use crate::{
+    metrics::{Attachment, Metrics},
+    model::Model,
+    problem::Problem,
+    record::{Record, TraceParent},
+};
 
 /// The streams of this origin.
 #[derive(Clone)]
@@ -27,6 +32,7 @@ struct Inner {
     model: Arc<dyn Model>,
     journal: Arc<dyn Journal>,
     limits: Arc<Limits>,
+    metrics: Arc<Metrics>,
     slots: Arc<Semaphore>,
     queue: Arc<Semaphore>,
     running: Mutex<Running>,
@@ -54,6 +60,8 @@ pub struct Start {
     pub claim: Option<Claim>,
     /// How its first reader reads.
     pub framing: Framing,
+    /// The trace that it belongs to, for the record.
+    pub trace: Option<TraceParent>,
 }
 
 /// The result of [`Hub::attach`].
@@ -92,6 +100,7 @@ impl Hub {
             slots: Arc::new(Semaphore::new(generations.min(Semaphore::MAX_PERMITS))),
             queue: Arc::new(Semaphore::new(limits.queue)),
             limits: Arc::new(limits),
+            metrics: Arc::default(),
             running: Mutex::default(),
             left: Notify::new(),
         }))
@@ -114,15 +123,19 @@ impl Hub {
                 let presence = Presence::new(&log, framing, false);
                 match self.admit(&log) {
                     Ok((slot, running)) => {
-                        let record = Record::new(log.clone(), start.name, start.variables, hub.model.name());
+                        let prompt = start.prompt.clone();
+                        let record = Record::new(log.clone(), start, hub.model.name(), hub.metrics.clone());
                         let (model, limits) = (hub.model.clone(), hub.limits.clone());
-                        let generation = Generation { model, prompt: start.prompt, log, writer, limits, record };
+                        let generation = Generation { model, prompt, log, writer, limits, record };
                         tokio::spawn(async move {
                             let _running = running;
                             generation.run(slot).await;
                         });
                     }
-                    Err(problem) => writer.append(&[Event::Failed(problem)]).await?,
+                    Err(problem) => {
+                        hub.metrics.refused(problem.kind());
+                        writer.append(&[Event::Failed(problem)]).await?;
+                    }
                 }
                 presence
             }
@@ -134,7 +147,7 @@ impl Hub {
                 hub.journal.discard(log.id()).await?;
                 Err(problem)
             }
-            None => Ok(Reader::new(presence, 0, framing, hub.limits.pace)),
+            None => Ok(hub.reader(presence, 0, framing, Attachment::Start)),
         }
     }
 
@@ -145,7 +158,8 @@ impl Hub {
     pub async fn attach(&self, cursor: &Cursor) -> Result<Attached, Problem> {
         let hub = &self.0;
         let log = hub.journal.find(&cursor.id).await?.ok_or_else(Problem::no_such_stream)?;
-        if log.ending().is_some() {
+        let ended = log.ending().is_some();
+        if ended {
             match cursor.next.cmp(&log.len()) {
                 std::cmp::Ordering::Less => {}
                 std::cmp::Ordering::Equal => return Ok(Attached::AtEnd),
@@ -153,7 +167,8 @@ impl Hub {
             }
         }
         let presence = Presence::new(&log, Framing::Framed, true);
-        Ok(Attached::Reader(Reader::new(presence, cursor.next, Framing::Framed, hub.limits.pace)))
+        let attachment = if ended { Attachment::Replay } else { Attachment::Resume };
+        Ok(Attached::Reader(hub.reader(presence, cursor.next, Framing::Framed, attachment)))
     }
 
     /// Ends a stream now, and returns when it has ended. One that has ended already stays as it is.
@@ -191,6 +206,11 @@ impl Hub {
         }
     }
 
+    /// The figures so far, as Prometheus reads them.
+    pub fn metrics(&self) -> String {
+        self.0.metrics.text(self.status(), self.0.journal.bytes())
+    }
+
     /// Takes one more generation among the running, where there is a place for it.
     fn admit(&self, log: &Arc<Log>) -> Result<(Slot, Entry), Problem> {
         // Under one lock, so that nothing slips in behind a drain that has begun.
@@ -224,6 +244,12 @@ impl Hub {
     /// Nothing panics while the lock is held.
     fn running(&self) -> MutexGuard<'_, Running> {
         self.0.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn reader(&self, presence: Presence, next: u64, framing: Framing, attachment: Attachment) -> Reader {
+        Reader::new(presence, next, framing, self.limits.pace, self.metrics.attached(attachment))
     }
 }
 

@@ -26,6 +26,9 @@ pub trait Journal: Send + Sync + 'static {
 
     /// Forgets the stream and frees its key: its start was answered with a problem.
     fn discard<'a>(&'a self, id: &'a StreamId) -> BoxFuture<'a, Result<(), JournalError>>;
+
+    /// The memory of this process that streams take now, bytes.
+    fn bytes(&self) -> usize;
 }
 
 /// The one who appends to a stream. Dropped before a terminal event it ends the stream as failed, whatever

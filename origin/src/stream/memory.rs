@@ -70,11 +70,6 @@ impl MemoryJournal {
         Self(Arc::new(Inner { retention, budget, used, state: Mutex::default() }))
     }
 
-    /// The memory that streams take now, bytes.
-    pub fn used(&self) -> usize {
-        self.0.used.load(Ordering::Relaxed)
-    }
-
     /// Drops what has expired, now and from time to time; for ever.
     pub async fn sweep(&self) {
         loop {
@@ -130,7 +125,7 @@ impl MemoryJournal {
     /// While the journal is over its budget the oldest finished streams go, and when there are none, the keys of
     /// those that have gone.
     fn evict(&self, state: &mut State) {
-        while self.used() > self.0.budget {
+        while self.bytes() > self.0.budget {
             if let Some((at, id)) = state.finished.pop_front() {
                 if let Some(key) = self.remove(state, &id) {
                     state.orphans.push_back((at, key));
@@ -197,6 +192,10 @@ impl Journal for MemoryJournal {
             Ok(())
         }
         .boxed()
+    }
+
+    fn bytes(&self) -> usize {
+        self.0.used.load(Ordering::Relaxed)
     }
 }
 

@@ -8,7 +8,7 @@ use futures::{Stream, stream};
 use tokio::time::{Instant, timeout_at};
 
 use super::{Cursor, Log, audience::Presence, log::Read};
-use crate::wire;
+use crate::{metrics::Counted, wire};
 
 /// The most that one write carries, bytes: a replay in few writes, a slow reader with bounded memory.
 const WRITE_BYTES: usize = 64 * 1024;
@@ -35,6 +35,8 @@ pub struct Pace {
 pub struct Reader {
     /// Counts this reader in the stream's audience.
     presence: Presence,
+    /// Counts it in the figures.
+    _counted: Counted,
     framing: Framing,
     pace: Pace,
     /// The next event.
@@ -52,11 +54,21 @@ pub struct Reader {
 struct BrokenOff;
 
 impl Reader {
-    pub(crate) fn new(presence: Presence, next: u64, framing: Framing, pace: Pace) -> Self {
+    pub(crate) fn new(presence: Presence, next: u64, framing: Framing, pace: Pace, counted: Counted) -> Self {
         let cursor = Cursor { id: presence.log().id().clone(), next };
         let preamble = (framing == Framing::Framed).then(|| wire::preamble(&cursor));
         let silent_since = Instant::now();
-        Self { presence, framing, pace, next, preamble, last_tokens: None, silent_since, ended: false }
+        Self {
+            presence,
+            _counted: counted,
+            framing,
+            pace,
+            next,
+            preamble,
+            last_tokens: None,
+            silent_since,
+            ended: false,
+        }
     }
 
     /// The log that is read.

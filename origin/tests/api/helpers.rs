@@ -26,6 +26,7 @@ pub const SECRET: &str = "a secret of the tests";
 /// A running origin; it stops when it is dropped.
 pub struct Origin {
     pub address: SocketAddr,
+    figures: SocketAddr,
     client: reqwest::Client,
     stop: Option<oneshot::Sender<()>>,
     server: JoinHandle<()>,
@@ -35,16 +36,22 @@ pub struct Origin {
 pub async fn spawn_origin(flags: &[&str]) -> Origin {
     let flags = ["origin"].iter().chain(flags).map(Into::into);
     let config = Config::parse_from_env(flags).expect("the flags parse");
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("there is a free port");
-    let address = listener.local_addr().expect("it has an address");
+    let (listener, address) = listen().await;
+    let (for_figures, figures) = listen().await;
     let (stop, stopped) = oneshot::channel::<()>();
     let secrets = Secrets::new([SECRET.to_owned()]).expect("the secret is long enough");
     let server = tokio::spawn(async move {
         let shutdown = async { drop(stopped.await) };
-        program::serve(listener, config, secrets, Arc::new(scripted::Scripted), shutdown).await;
+        program::serve(listener, Some(for_figures), config, secrets, Arc::new(scripted::Scripted), shutdown).await;
     });
     let client = reqwest::Client::builder().no_proxy().build().expect("a client");
-    Origin { address, client, stop: Some(stop), server }
+    Origin { address, figures, client, stop: Some(stop), server }
+}
+
+async fn listen() -> (TcpListener, SocketAddr) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("there is a free port");
+    let address = listener.local_addr().expect("it has an address");
+    (listener, address)
 }
 
 impl Origin {
@@ -91,6 +98,12 @@ impl Origin {
             }
         };
         tokio::time::timeout(Duration::from_secs(10), reached).await.unwrap_or_else(|_| panic!("never {count} {name}"));
+    }
+
+    /// The figures.
+    pub async fn figures(&self) -> Response {
+        let request = self.client.get(format!("http://{}/metrics", self.figures));
+        request.send().await.expect("the figures answer")
     }
 
     /// Sends these bytes, and reads until the origin closes.

@@ -4,6 +4,7 @@
 
 mod answers;
 mod ends;
+mod figures;
 mod helpers;
 mod idempotency;
 mod load;
