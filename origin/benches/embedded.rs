@@ -2,11 +2,15 @@
 //! and the same prompt through [`Embedded`], in turn.
 //!
 //! `cargo bench --bench embedded [-- FLAGS]`, with the origin's flags. Prints tokens/s of each run, and the
-//! medians' ratio; then what 1, 2, 4 and 8 streams at once get together.
+//! medians' ratio; then what 1, 2, 4 and 8 streams at once get together, and the gaps while streams join.
 
-use std::{num::NonZeroU32, time::Instant};
+use std::{
+    num::NonZeroU32,
+    thread,
+    time::{Duration, Instant},
+};
 
-use futures::{StreamExt, executor::block_on, future::join_all};
+use futures::{StreamExt, channel::oneshot, executor::block_on, future::join_all};
 use headwater_origin::{
     config::{self, Config},
     model::{
@@ -23,12 +27,15 @@ use llama_cpp_2::{
 
 const RUNS: usize = 7;
 const TOKENS: u32 = 128;
-const PROMPT: &str = "Write a short poem about a river";
+/// From one stream's start to the next one's, where they join.
+const JOIN: Duration = Duration::from_millis(200);
+/// Asks for more than [`TOKENS`], so that streams that begin together run together.
+const PROMPT: &str = "Write a long story about a river and all the towns that it passes";
 
 fn main() {
     let flags = std::env::args_os().filter(|arg| arg != "--bench");
     let tokens = TOKENS.to_string();
-    // The same choices in every run. An answer may end by itself before the last token: what counts is tokens/s.
+    // The same choices in every run.
     let fixed = ["--max-tokens", &tokens, "--seed", "7"].map(Into::into);
     let settings = match Config::parse_from_env(flags.chain(fixed)) {
         Ok(config) => config.embedded,
@@ -58,30 +65,60 @@ fn main() {
             median(&runs) / median(&own)
         );
     }
+    let joins = (0..RUNS).flat_map(|_| joining(&embedded));
+    let (middle, last): (Vec<f64>, Vec<f64>) = joins.unzip();
+    let worst = middle.iter().zip(&last).map(|(middle, last)| last / middle).fold(0.0, f64::max);
+    println!(
+        "8 streams, each joining {} ms after the one before: gaps of {:.1} ms, 99th percentile {:.1} ms (medians of \
+         the streams); at worst {worst:.1} times the stream's own median",
+        JOIN.as_millis(),
+        median(&middle) * 1e3,
+        median(&last) * 1e3,
+    );
 }
 
-/// Tokens/s of this many streams together, from the first token of the first on; that one began the clock and
-/// isn't counted.
+/// Tokens/s of this many streams together, while all of them run: from the last one's first token on, until the
+/// first one ends.
 fn together(embedded: &Embedded, streams: usize) -> f64 {
-    let first = std::sync::OnceLock::new();
-    let first = &first;
-    let count = |mut tokens: headwater_origin::model::Tokens| async move {
-        let mut usage = 0;
-        while let Some(Ok(token)) = tokens.next().await {
-            first.get_or_init(Instant::now);
-            if let Token::End { usage: told, .. } = token {
-                usage = told.output_tokens;
-            }
-        }
-        usage
+    let streams = block_on(join_all((0..streams).map(|_| arrivals(embedded, PROMPT, Duration::ZERO))));
+    let began = streams.iter().filter_map(|arrivals| arrivals.first()).max();
+    let ended = streams.iter().filter_map(|arrivals| arrivals.last()).min();
+    let (Some(&began), Some(&ended)) = (began, ended) else { return f64::NAN };
+    let within = streams.iter().flatten().filter(|&&at| began < at && at <= ended).count();
+    within as f64 / (ended - began).as_secs_f64()
+}
+
+/// Of each of 8 streams that join one after the other, the median and the 99th percentile of its gaps, seconds.
+fn joining(embedded: &Embedded) -> Vec<(f64, f64)> {
+    let streams = block_on(join_all((0..8).map(|place| arrivals(embedded, PROMPT, JOIN * place))));
+    let gaps = |arrivals: &Vec<Instant>| {
+        let mut gaps: Vec<f64> = arrivals.windows(2).map(|pair| (pair[1] - pair[0]).as_secs_f64()).collect();
+        gaps.sort_by(f64::total_cmp);
+        Some((*gaps.get(gaps.len() / 2)?, *gaps.get(gaps.len() * 99 / 100)?))
     };
-    let total: u64 = block_on(join_all((0..streams).map(|_| count(embedded.generate(PROMPT))))).iter().sum();
-    (total - 1) as f64 / first.get().map_or(f64::NAN, |first| first.elapsed().as_secs_f64())
+    streams.iter().filter_map(gaps).collect()
+}
+
+/// When each token of an answer came; it is asked for after `pause`.
+async fn arrivals(embedded: &Embedded, prompt: &str, pause: Duration) -> Vec<Instant> {
+    // A thread of its own: the benchmark needs no clock of a runtime.
+    let (woken, wake) = oneshot::channel();
+    thread::spawn(move || {
+        thread::sleep(pause);
+        woken.send(())
+    });
+    let _ = wake.await;
+    let mut tokens = embedded.generate(prompt);
+    let mut arrivals = Vec::new();
+    while let Some(Ok(Token::Text(text))) = tokens.next().await {
+        arrivals.extend((!text.is_empty()).then(Instant::now));
+    }
+    arrivals
 }
 
 /// Tokens/s of llama.cpp by itself, with the same sampling.
 fn llama_cpp(settings: &config::Embedded) -> f64 {
-    let threads = std::thread::available_parallelism().map_or(1, |cores| cores.get() as i32);
+    let threads = thread::available_parallelism().map_or(1, |cores| cores.get() as i32);
     let threads = settings.embedded_threads.map_or(threads, i32::from);
     let backend = embedded::backend().expect("llama.cpp starts");
     let model = LlamaModel::load_from_file(backend, &settings.embedded_path, &LlamaModelParams::default())
