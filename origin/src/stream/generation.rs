@@ -20,6 +20,10 @@ use crate::{
     wire,
 };
 
+/// The most tokens that are appended together. Those come together that the model gave while earlier ones were on
+/// their way into the journal.
+const TOGETHER: usize = 32;
+
 /// One stream's generation.
 pub(crate) struct Generation {
     pub(crate) model: Arc<dyn Model>,
@@ -44,8 +48,11 @@ impl Generation {
             Err(error) => Err(error),
         };
         if let Err(error) = kept {
-            // The writer ends the stream as failed when it is dropped.
+            // It has ended, if not by the writer then by another origin.
             tracing::error!(stream = %self.log.id(), %error, "the stream could not be kept");
+            if let Some(problem) = self.log.ending().and_then(|ending| ending.failed) {
+                self.record.failed(problem.kind());
+            }
         }
     }
 
@@ -57,29 +64,47 @@ impl Generation {
             end = &mut early => return Ok(end.into()),
             permit = slot.acquire() => permit,
         };
-        let mut tokens = self.model.generate(&self.prompt);
+        let mut tokens = self.model.generate(&self.prompt).ready_chunks(TOGETHER);
         let mut deadline = Deadline::first_token(&self.limits);
         loop {
-            let token = match next(&mut early, timeout_at(deadline.at, tokens.next())).await {
-                Next::Token(Ok(token)) => token,
+            let ready = match next(&mut early, timeout_at(deadline.at, tokens.next())).await {
+                Next::Token(Ok(ready)) => ready,
                 Next::Token(Err(_)) => return Ok(End::Failed(deadline.passed())),
                 Next::Early(end) => return Ok(end.into()),
             };
-            match token {
-                Some(Ok(Token::Text(text))) if text.is_empty() => {}
-                Some(Ok(Token::Text(text))) => {
-                    if self.log.size() + wire::frame_bound(text.len()) > self.limits.stream_bytes {
-                        return Ok(End::Finished(Finish::Length, None));
-                    }
-                    self.record.token();
-                    self.writer.append(&[Event::Chunk(text)]).await?;
-                    deadline = Deadline::idle(&self.limits);
-                }
-                Some(Ok(Token::End { finish, usage })) => return Ok(End::Finished(finish, Some(usage))),
-                Some(Err(error)) => return Ok(self.failed(&error)),
-                None => return Ok(self.failed(&ModelError::BrokeOff("its stream ended without an end".into()))),
+            let (events, end) = self.take(ready);
+            if !events.is_empty() {
+                self.writer.append(&events).await?;
+                deadline = Deadline::idle(&self.limits);
+            }
+            if let Some(end) = end {
+                return Ok(end);
             }
         }
+    }
+
+    /// What the model has given, as events, and the end of its answer where that is among it.
+    fn take(&mut self, ready: Option<Vec<Result<Token, ModelError>>>) -> (Vec<Event>, Option<End>) {
+        let nothing = ModelError::BrokeOff("its stream ended without an end".into());
+        let (mut events, mut size) = (Vec::new(), self.log.size());
+        for token in ready.unwrap_or_else(|| vec![Err(nothing)]) {
+            let end = match token {
+                Ok(Token::Text(text)) if text.is_empty() => continue,
+                Ok(Token::Text(text)) => {
+                    size += wire::frame_bound(text.len());
+                    if size <= self.limits.stream_bytes {
+                        self.record.token();
+                        events.push(Event::Chunk(text));
+                        continue;
+                    }
+                    End::Finished(Finish::Length, None)
+                }
+                Ok(Token::End { finish, usage }) => End::Finished(finish, Some(usage)),
+                Err(error) => self.failed(&error),
+            };
+            return (events, Some(end));
+        }
+        (events, None)
     }
 
     fn failed(&self, error: &ModelError) -> End {
