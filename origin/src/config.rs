@@ -4,19 +4,26 @@
 //! environment and `first-token-timeout` in the file. A value is parsed by the same code wherever it comes from,
 //! because the file's values become the defaults of the flags.
 
-use std::{collections::BTreeMap, ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap,
+    ffi::{OsStr, OsString},
+    net::SocketAddr,
+    path::PathBuf,
+    time::Duration,
+};
 
 use bytesize::ByteSize;
 use clap::{
-    Args, Command, CommandFactory, FromArgMatches, Parser,
+    Arg, Args, Command, CommandFactory, FromArgMatches, Parser,
     builder::{FalseyValueParser, TypedValueParser},
+    error::ErrorKind,
 };
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::{
     prompt::{Prompt, Prompts},
     server,
-    stream::{Limits, OriginName, reader::Pace},
+    stream::{Limits, OriginName, Place, reader::Pace, redis::address::NoAddress},
 };
 
 /// Headwater's origin: turns a prompt into a model's answer and streams it as Server-Sent Events.
@@ -46,6 +53,12 @@ pub struct Config {
     /// The model that answers: embedded
     #[arg(long, default_value = "embedded")]
     pub model: String,
+
+    /// Where streams are kept: "memory", or redis://[user:password@]host[:port][/database] for several origins
+    // Not shown with its value, which may hold a password.
+    #[arg(long, value_name = "PLACE", default_value = "memory", value_parser = Secretive)]
+    #[arg(hide_env_values = true, hide_default_value = true)]
+    pub journal: Place,
 
     /// Write the variables of each prompt to the log
     #[arg(long, value_parser = FalseyValueParser::new())]
@@ -308,6 +321,23 @@ impl Secrets {
         use subtle::{Choice, ConstantTimeEq};
         let equal = |secret: &SecretString| secret.expose_secret().as_bytes().ct_eq(token);
         self.0.iter().map(equal).fold(Choice::from(0), |any, one| any | one).into()
+    }
+}
+
+/// Parses a place without repeating it where it is wrong.
+#[derive(Clone)]
+struct Secretive;
+
+impl TypedValueParser for Secretive {
+    type Value = Place;
+
+    fn parse_ref(&self, command: &Command, arg: Option<&Arg>, value: &OsStr) -> Result<Place, clap::Error> {
+        let place = value.to_str().ok_or(NoAddress).and_then(str::parse);
+        place.map_err(|error| {
+            let name = arg.map(ToString::to_string).unwrap_or_default();
+            let told = format!("wrong value for '{name}': neither memory nor redis: {error}\n");
+            clap::Error::raw(ErrorKind::ValueValidation, told).with_cmd(command)
+        })
     }
 }
 

@@ -9,25 +9,28 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// The media type of a problem document, RFC 9457 section 3.
 pub const MEDIA_TYPE: &str = "application/problem+json";
 
 /// One fault, told to the one who asked.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{}: {detail}", kind.name())]
 pub struct Problem {
     kind: Kind,
     detail: Cow<'static, str>,
     retry_after: Option<Duration>,
+    /// Of a path, which no stream's failure has.
+    #[serde(skip)]
     allow: Option<&'static str>,
 }
 
 macro_rules! kinds {
     ($($(#[$doc:meta])* $kind:ident, $name:literal, $status:ident, $title:literal, $retryable:literal;)*) => {
         /// The kinds of problems; the name is the last part of the problem's `type`.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(rename_all = "kebab-case")]
         pub enum Kind { $($(#[$doc])* $kind,)* }
 
         impl Kind {
@@ -176,6 +179,12 @@ impl Problem {
     /// 503: a browser prefetches the address, which must start nothing.
     pub fn prefetch() -> Self {
         Self::new(Kind::Overloaded, "a prefetch starts nothing; ask again when the answer is wanted")
+            .retry_after(Duration::from_secs(1))
+    }
+
+    /// 503, or in `failed`: the journal can't be reached, or has lost the stream.
+    pub fn journal() -> Self {
+        Self::new(Kind::Journal, "the journal of streams can't be reached; try again soon")
             .retry_after(Duration::from_secs(1))
     }
 

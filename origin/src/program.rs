@@ -13,7 +13,7 @@ use crate::{
     model::Model,
     routes::{self, App},
     server,
-    stream::{Hub, MemoryJournal},
+    stream::{Hub, Journal, MemoryJournal, Place, RedisJournal, redis},
 };
 
 /// What is logged where RUST_LOG doesn't say: of llama.cpp only what is wrong.
@@ -36,6 +36,20 @@ pub fn main(model: impl FnOnce(&Config) -> Result<Arc<dyn Model>, Box<dyn Error>
     }
 }
 
+/// The journal that the settings name.
+///
+/// # Errors
+/// It can't be reached; the message says where, and holds no password.
+pub async fn journal(config: &Config) -> Result<Arc<dyn Journal>, Box<dyn Error>> {
+    match &config.journal {
+        Place::Memory => Ok(Arc::new(MemoryJournal::new(config.retention(), config.journal_bytes()))),
+        Place::Redis(address) => match RedisJournal::connect(address, config.retention(), redis::LEASE).await {
+            Ok(journal) => Ok(Arc::new(journal)),
+            Err(error) => Err(format!("the journal, Redis at {address}, can't be used: {}", error.0).into()),
+        },
+    }
+}
+
 /// Serves on `listener` until `shutdown`, then drains; its figures on `figures`, where it is to.
 pub async fn serve(
     listener: TcpListener,
@@ -43,17 +57,17 @@ pub async fn serve(
     config: Config,
     secrets: Secrets,
     model: Arc<dyn Model>,
+    journal: Arc<dyn Journal>,
     shutdown: impl Future<Output = ()>,
 ) {
     let settings = config.server();
-    let journal = MemoryJournal::new(config.retention(), config.journal_bytes());
-    let hub = Hub::new(config.name.clone(), model, Arc::new(journal.clone()), config.limits());
+    let hub = Hub::new(config.name.clone(), model, journal.clone(), config.limits());
     let app = App { hub: hub.clone(), prompts: config.prompts, secrets, log_variables: config.log_variables };
     let figures = figures.map(|listener| server::serve_on(listener, routes::figures(hub.clone()), settings.clone()));
     tokio::select! {
         () = server::run(listener, routes::router(app), hub, settings, shutdown) => {}
         Some(()) = OptionFuture::from(figures) => {}
-        () = journal.sweep() => {}
+        () = journal.run() => {}
     }
 }
 
@@ -69,6 +83,8 @@ async fn start(
         Some(address) => Some(bind(address, "--metrics").await?),
         None => None,
     };
+    // Before the model is loaded, which takes longer.
+    let journal = journal(&config).await?;
     let model = model(&config)?;
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let shutdown = async move {
@@ -80,7 +96,7 @@ async fn start(
         });
     };
     tracing::info!(address = %listener.local_addr()?, name = %config.name, model = model.name(), "listening");
-    serve(listener, figures, config, secrets, model, shutdown).await;
+    serve(listener, figures, config, secrets, model, journal, shutdown).await;
     tracing::info!("stopped");
     Ok(())
 }

@@ -18,14 +18,31 @@ use futures::{
 use headwater_origin::{
     model::{Model, ModelError, Token, Tokens},
     problem::Kind,
-    stream::{Attached, Finish, Framing, Hub, Journal, Limits, MemoryJournal, Start, Usage, reader::Pace},
+    stream::{
+        Attached, Finish, Framing, Hub, Journal, Limits, MemoryJournal, RedisJournal, Start, Usage, reader::Pace,
+    },
 };
-use proptest::{collection::vec, prelude::*, test_runner::TestCaseResult};
+use proptest::{
+    collection::vec,
+    prelude::*,
+    strategy::ValueTree,
+    test_runner::{TestCaseResult, TestRunner},
+};
 use tokio::time::{sleep, timeout};
 
-const LINGER: Duration = Duration::from_secs(20);
-const RETENTION: Duration = Duration::from_secs(600);
+#[expect(dead_code, reason = "the journal's own tests use the rest")]
+mod redis_server;
+
+use redis_server::RedisServer;
+
+/// In seconds of the schedule.
+const LINGER: u32 = 20;
+const RETENTION: u32 = 600;
 const READERS: usize = 3;
+/// After so long nothing more is there.
+const SILENCE: Duration = Duration::from_millis(100);
+/// What comes at all comes within this.
+const LONG: Duration = Duration::from_secs(20);
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -42,7 +59,7 @@ enum Step {
     /// Someone stops the stream.
     Stop,
     /// Time goes by, seconds.
-    Wait(u64),
+    Wait(u32),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -53,7 +70,7 @@ fn step() -> impl Strategy<Value = Step> {
         3 => (0..READERS).prop_map(Step::Leave),
         4 => (0..READERS).prop_map(Step::Back),
         1 => Just(Step::Stop),
-        2 => prop_oneof![4 => 0..19_u64, 2 => 20..100_u64, 1 => 600..700_u64].prop_map(Step::Wait),
+        2 => prop_oneof![4 => 0..19_u32, 2 => 20..100_u32, 1 => 600..700_u32].prop_map(Step::Wait),
     ]
 }
 
@@ -63,14 +80,60 @@ proptest! {
     #[test]
     fn every_reader_gets_every_event_once_and_one_terminal_event(steps in vec(step(), 1..60)) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-        runtime.block_on(run(steps))?;
+        runtime.block_on(async {
+            let second = Duration::from_secs(1);
+            let journal = MemoryJournal::new(second * RETENTION, 1 << 20);
+            let (hub, feed) = hub(Arc::new(journal.clone()), second);
+            let id = run(std::slice::from_ref(&hub), feed, second, steps).await?;
+            sleep(second * RETENTION).await;
+            prop_assert!(hub.stop(&id.parse().unwrap()).await.is_err(), "it expires");
+            prop_assert_eq!(journal.bytes(), 0, "and leaves no bytes behind");
+            Ok(())
+        })?;
     }
 }
 
-async fn run(steps: Vec<Step>) -> TestCaseResult {
+/// How many schedules run at once against Redis, in real time.
+const AT_ONCE: u32 = 50;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn readers_at_two_origins_get_every_event_once_and_the_same_terminal_event() {
+    // Short enough for the lingers and long enough for what a schedule does at once.
+    let second = Duration::from_millis(10);
+    let server = RedisServer::start();
+    let schedules = (0..AT_ONCE).map(|_| vec(step(), 1..60).new_tree(&mut TestRunner::default()).unwrap().current());
+    let runs = schedules.map(|steps| {
+        let address = server.address().parse().unwrap();
+        async move {
+            let connect = || RedisJournal::connect(&address, second * RETENTION, Duration::from_secs(3));
+            let (a, b): (Arc<dyn Journal>, Arc<dyn Journal>) =
+                (Arc::new(connect().await.unwrap()), Arc::new(connect().await.unwrap()));
+            let ((writing, feed), (other, _)) = (hub(a.clone(), second), hub(b.clone(), second));
+            let told = format!("{steps:?}");
+            let hubs = [writing, other];
+            tokio::select! {
+                done = run(&hubs, feed, second, steps) => done.map_err(|error| format!("{error}: {told}")),
+                ((), ()) = async { tokio::join!(a.run(), b.run()) } => Err("a journal runs for ever".into()),
+            }
+        }
+    });
+    for done in futures::future::join_all(runs).await {
+        done.unwrap();
+    }
+}
+
+fn hub(journal: Arc<dyn Journal>, second: Duration) -> (Hub, UnboundedSender<Result<Token, ModelError>>) {
     let (model, feed) = Driven::new();
-    let journal = MemoryJournal::new(RETENTION, 1 << 20);
-    let hub = Hub::new("a".parse().unwrap(), Arc::new(model), Arc::new(journal.clone()), limits());
+    (Hub::new("a".parse().unwrap(), Arc::new(model), journal, limits(second)), feed)
+}
+
+/// A schedule of a stream that the first hub starts; its readers are at all of them. The stream's id.
+async fn run(
+    hubs: &[Hub],
+    feed: UnboundedSender<Result<Token, ModelError>>,
+    second: Duration,
+    steps: Vec<Step>,
+) -> Result<String, TestCaseError> {
     let prompt = Start {
         name: "test".into(),
         prompt: "test".into(),
@@ -79,7 +142,8 @@ async fn run(steps: Vec<Step>) -> TestCaseResult {
         framing: Framing::Framed,
         trace: None,
     };
-    let first = hub.start(prompt).await.unwrap();
+    let at = |reader: usize| &hubs[reader % hubs.len()];
+    let first = hubs[0].start(prompt).await.unwrap();
     let id = first.log().id().to_string();
     let mut readers: Vec<Client> = (0..READERS).map(|_| Client::new(&id)).collect();
     readers[0].body = Some(Box::pin(first.into_body()));
@@ -101,24 +165,29 @@ async fn run(steps: Vec<Step>) -> TestCaseResult {
             }
             Step::End(1) => drop(feed.unbounded_send(Err(ModelError::BrokeOff("test".into())))),
             Step::End(_) => feed.close_channel(),
-            Step::Read(reader) => readers[reader].read().await?,
+            Step::Read(reader) => readers[reader].read(SILENCE).await?,
             Step::Leave(reader) => readers[reader].body = None,
-            Step::Back(reader) => readers[reader].back(&hub).await?,
-            Step::Stop => match hub.stop(&id.parse().unwrap()).await {
+            Step::Back(reader) => readers[reader].back(at(reader)).await?,
+            Step::Stop => match at(said.len()).stop(&id.parse().unwrap()).await {
                 Ok(()) => {}
                 Err(problem) => prop_assert_eq!(problem.kind(), Kind::NotFound),
             },
-            Step::Wait(seconds) => sleep(Duration::from_secs(seconds)).await,
+            Step::Wait(seconds) => sleep(second * seconds).await,
         }
     }
 
-    let _ = hub.stop(&id.parse().unwrap()).await;
-    prop_assert_eq!(hub.status().running, 0, "a stream that has ended runs no more");
-    for reader in &mut readers {
-        reader.read().await?;
+    let _ = hubs[0].stop(&id.parse().unwrap()).await;
+    let stopped = async {
+        while hubs[0].status().running > 0 {
+            sleep(Duration::from_millis(1)).await;
+        }
+    };
+    prop_assert!(timeout(LONG, stopped).await.is_ok(), "a stream that has ended runs no more");
+    for (number, reader) in readers.iter_mut().enumerate() {
+        reader.read(LONG).await?;
         if !reader.over {
-            reader.back(&hub).await?;
-            reader.read().await?;
+            reader.back(at(number)).await?;
+            reader.read(LONG).await?;
         }
         prop_assert!(reader.over || reader.expired, "every reader comes to the end: {:?}", reader.seen);
     }
@@ -138,19 +207,15 @@ async fn run(steps: Vec<Step>) -> TestCaseResult {
     }
     let over: Vec<_> = readers.iter().filter(|reader| reader.over).collect();
     prop_assert!(over.windows(2).all(|pair| pair[0].seen == pair[1].seen), "all readers saw the same");
-
-    sleep(RETENTION).await;
-    prop_assert!(hub.stop(&id.parse().unwrap()).await.is_err(), "it expires");
-    prop_assert_eq!(journal.bytes(), 0, "and leaves no bytes behind");
-    Ok(())
+    Ok(id)
 }
 
-fn limits() -> Limits {
+fn limits(second: Duration) -> Limits {
     Limits {
         gate: Duration::from_millis(10),
-        first_token_timeout: Duration::from_secs(10_000),
-        idle_timeout: Duration::from_secs(10_000),
-        linger: LINGER,
+        first_token_timeout: second * 10_000,
+        idle_timeout: second * 10_000,
+        linger: second * LINGER,
         stream_bytes: 1 << 20,
         generations: 4,
         queue: 4,
@@ -182,9 +247,10 @@ impl Client {
         Self { cursor: id.to_owned(), body: None, seen: Vec::new(), over: false, expired: false }
     }
 
-    async fn read(&mut self) -> TestCaseResult {
+    /// Reads until nothing has come for so long.
+    async fn read(&mut self, silence: Duration) -> TestCaseResult {
         while let Some(body) = &mut self.body {
-            match timeout(Duration::from_millis(100), body.next()).await {
+            match timeout(silence, body.next()).await {
                 Err(_) => return Ok(()),
                 Ok(None) => {
                     prop_assert!(self.seen.last().is_some_and(|seen| seen.terminal), "cut silently");

@@ -110,6 +110,29 @@ fn without_a_secret_it_does_not_start() {
 }
 
 #[test]
+fn a_journal_that_cannot_be_used_is_told_in_one_line_without_its_password() {
+    let secret = ("EDGE_SECRET", "0123456789abcdef");
+    // Nobody listens on port 1.
+    for address in ["redis://me:hushhush@127.0.0.1:1", "reddis://me:hushhush@127.0.0.1", "redis://me:hushhush@"] {
+        for (variables, flags) in [
+            (&[secret, ("HEADWATER_JOURNAL", address)][..], &["--listen", "127.0.0.1:0"][..]),
+            (&[secret], &["--listen", "127.0.0.1:0", "--journal", address]),
+        ] {
+            let (_, told) = refused(variables, flags);
+            assert!(told.contains("journal") && !told.contains("hush"), "{told}");
+        }
+    }
+    let help = Command::new(env!("CARGO_BIN_EXE_headwater-origin"))
+        .args(["--help"])
+        .env("HEADWATER_JOURNAL", "redis://me:hushhush@127.0.0.1")
+        .output()
+        .unwrap();
+    assert!(!String::from_utf8_lossy(&help.stdout).contains("hush"));
+    let parsed = Config::parse_from_env(["origin", "--journal", "redis://me:hushhush@a:7/2"].map(Into::into)).unwrap();
+    assert!(format!("{parsed:?}").contains("a:7") && !format!("{parsed:?}").contains("hush"), "nor in the log");
+}
+
+#[test]
 fn two_secrets_are_accepted_during_a_rotation() {
     let secrets = Secrets::new(["0123456789abcdef".to_owned(), "fedcba9876543210".to_owned()]).unwrap();
     assert!(secrets.accept(b"0123456789abcdef") && secrets.accept(b"fedcba9876543210"));

@@ -177,7 +177,7 @@ impl Hub {
     /// The stream is unknown or no longer kept; the journal.
     pub async fn stop(&self, id: &StreamId) -> Result<(), Problem> {
         let log = self.0.journal.find(id).await?.ok_or_else(Problem::no_such_stream)?;
-        ask(&log, EarlyEnd::Stopped);
+        self.0.journal.stop(&log).await?;
         log.ended().await;
         Ok(())
     }

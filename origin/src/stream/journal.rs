@@ -2,14 +2,15 @@
 
 use std::{iter, sync::Arc};
 
-use futures::future::BoxFuture;
+use futures::{FutureExt, future::BoxFuture};
 use sha2::{Digest, Sha256};
 
-use super::{Event, Log, StreamId};
-use crate::{
-    problem::{Kind, Problem},
-    prompt::Variables,
+use super::{
+    Event, Log, StreamId,
+    audience::{EarlyEnd, ask},
+    redis::address::{Address, NoAddress},
 };
+use crate::{problem::Problem, prompt::Variables};
 
 /// Keeps streams: one writer each, any number of readers.
 ///
@@ -26,6 +27,15 @@ pub trait Journal: Send + Sync + 'static {
 
     /// Forgets the stream and frees its key: its start was answered with a problem.
     fn discard<'a>(&'a self, id: &'a StreamId) -> BoxFuture<'a, Result<(), JournalError>>;
+
+    /// Asks the stream's writer to end it, wherever that is. Whether and when it does is seen in the log.
+    fn stop<'a>(&'a self, log: &'a Arc<Log>) -> BoxFuture<'a, Result<(), JournalError>> {
+        ask(log, EarlyEnd::Stopped);
+        async { Ok(()) }.boxed()
+    }
+
+    /// What has to be done from time to time, for ever; polled as long as the journal is used.
+    fn run(&self) -> BoxFuture<'_, ()>;
 
     /// The memory of this process that streams take now, bytes.
     fn bytes(&self) -> usize;
@@ -65,8 +75,17 @@ pub struct IdempotencyKey(Arc<str>);
 
 /// The journal can't be reached, or doesn't take what it was given.
 #[derive(Debug, thiserror::Error)]
-#[error("the journal can't be reached")]
+#[error("the journal: {0}")]
 pub struct JournalError(#[source] pub Box<dyn std::error::Error + Send + Sync>);
+
+/// Where a journal keeps its streams.
+#[derive(Clone, Debug)]
+pub enum Place {
+    /// In this process.
+    Memory,
+    /// In Redis, for several origins.
+    Redis(Address),
+}
 
 impl Claim {
     /// The claim of `key` for the prompt named `name` with these variables.
@@ -78,6 +97,20 @@ impl Claim {
             digest.update(text);
         }
         Self { key, fingerprint: digest.finalize().into() }
+    }
+}
+
+impl IdempotencyKey {
+    pub(super) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::str::FromStr for Place {
+    type Err = NoAddress;
+
+    fn from_str(text: &str) -> Result<Self, NoAddress> {
+        if text == "memory" { Ok(Self::Memory) } else { text.parse().map(Self::Redis) }
     }
 }
 
@@ -95,7 +128,6 @@ impl std::str::FromStr for IdempotencyKey {
 
 impl From<JournalError> for Problem {
     fn from(_: JournalError) -> Self {
-        Self::new(Kind::Journal, "the journal of streams can't be reached; try again soon")
-            .retry_after(std::time::Duration::from_secs(1))
+        Self::journal()
     }
 }

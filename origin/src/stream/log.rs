@@ -6,6 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use tokio::{
     sync::{Notify, futures::Notified, watch},
     time::Instant,
@@ -38,15 +39,26 @@ struct Frames {
 
 #[derive(Debug)]
 enum Storage {
-    Open(String),
+    Open(Vec<u8>),
     Sealed(Bytes),
 }
 
+/// Events as a journal keeps them: frames, ready to be sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The index of the first of them.
+    pub first: u64,
+    /// Their bytes.
+    pub frames: Bytes,
+    /// How the stream ended, where the last of them is the terminal event.
+    pub ending: Option<Ending>,
+}
+
 /// How and when a stream ended.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ending {
-    /// When the terminal event was appended.
-    pub at: Instant,
+    /// The time from its opening to its terminal event.
+    pub after: Duration,
     /// What the terminal event told, where it was `failed`.
     pub failed: Option<Problem>,
 }
@@ -72,7 +84,7 @@ pub enum Read {
 impl Log {
     /// An empty log of the stream `id`.
     pub fn new(id: StreamId) -> Self {
-        let frames = Frames { bytes: Storage::Open(String::new()), ends: Vec::new(), ending: None };
+        let frames = Frames { bytes: Storage::Open(Vec::new()), ends: Vec::new(), ending: None };
         Self {
             id,
             opened: Instant::now(),
@@ -91,28 +103,45 @@ impl Log {
         &self.audience
     }
 
-    /// Appends an event and wakes the readers; the memory that it took, bytes. Behind a terminal event
-    /// nothing is appended.
-    pub fn append(&self, event: &Event) -> usize {
+    /// These events as the next entry, none of them behind a terminal event.
+    pub fn entry(&self, events: &[Event]) -> Entry {
+        let first = self.len();
+        let mut frames = String::new();
+        let mut ending = None;
+        for (index, event) in (first..).zip(events) {
+            wire::frame(&mut frames, &self.id, index, event);
+            if event.is_terminal() {
+                let failed = if let Event::Failed(problem) = event { Some(problem.clone()) } else { None };
+                ending = Some(Ending { after: self.opened.elapsed(), failed });
+                break;
+            }
+        }
+        Entry { first, frames: frames.into(), ending }
+    }
+
+    /// Appends an entry and wakes the readers; the memory that it took, bytes. One that isn't the next, or is behind
+    /// a terminal event, changes nothing.
+    pub fn append(&self, entry: &Entry) -> usize {
         let mut frames = self.lock();
-        let Storage::Open(text) = &mut frames.bytes else { return 0 };
-        let before = text.len();
-        let mut text = std::mem::take(text);
-        wire::frame(&mut text, &self.id, frames.ends.len() as u64, event);
-        let after = text.len();
-        // The hub keeps streams below 4 GiB.
-        frames.ends.push(u32::try_from(after).unwrap_or(u32::MAX));
-        frames.bytes = if event.is_terminal() {
-            frames.ends.shrink_to_fit();
-            let failed = if let Event::Failed(problem) = event { Some(problem.clone()) } else { None };
-            frames.ending = Some(Ending { at: Instant::now(), failed });
-            Storage::Sealed(Bytes::from(text.into_boxed_str().into_boxed_bytes()))
-        } else {
-            Storage::Open(text)
-        };
+        let Frames { bytes: Storage::Open(bytes), ends, ending } = &mut *frames else { return 0 };
+        if entry.first != ends.len() as u64 {
+            return 0;
+        }
+        let (size, count) = (bytes.len(), ends.len());
+        bytes.extend_from_slice(&entry.frames);
+        // Data is JSON, so an empty line is the end of a frame and nothing else. The hub keeps streams below 4 GiB.
+        let frame_ends = entry.frames.windows(2).enumerate().filter(|(_, pair)| pair == b"\n\n");
+        ends.extend(frame_ends.map(|(at, _)| u32::try_from(size + at + 2).unwrap_or(u32::MAX)));
+        let taken = entry.frames.len() + (ends.len() - count) * size_of::<u32>();
+        if entry.ending.is_some() {
+            ending.clone_from(&entry.ending);
+            ends.shrink_to_fit();
+            let whole = std::mem::take(bytes).into_boxed_slice();
+            frames.bytes = Storage::Sealed(whole.into());
+        }
         drop(frames);
         self.grown.notify_waiters();
-        after - before + size_of::<u32>()
+        taken
     }
 
     /// The frames from number `from` on, whole ones, `most` bytes of them or, where it is larger, one. To `hold`
@@ -132,7 +161,7 @@ impl Log {
         }
         let range = start..frames.ends[next - 1] as usize;
         let bytes = match &frames.bytes {
-            Storage::Open(text) => Bytes::copy_from_slice(&text.as_bytes()[range]),
+            Storage::Open(bytes) => Bytes::copy_from_slice(&bytes[range]),
             Storage::Sealed(bytes) => bytes.slice(range),
         };
         Read::Frames { bytes, next: next as u64, terminal: next == count && frames.ending.is_some() }
@@ -152,7 +181,7 @@ impl Log {
     /// of the opening.
     pub fn refused(&self, gate: Duration) -> Option<Problem> {
         let frames = self.lock();
-        let early = |ending: &&Ending| frames.ends.len() == 1 && ending.at <= self.opened + gate;
+        let early = |ending: &&Ending| frames.ends.len() == 1 && ending.after <= gate;
         frames.ending.as_ref().filter(early).and_then(|ending| ending.failed.clone())
     }
 

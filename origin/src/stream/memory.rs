@@ -70,14 +70,6 @@ impl MemoryJournal {
         Self(Arc::new(Inner { retention, budget, used, state: Mutex::default() }))
     }
 
-    /// Drops what has expired, now and from time to time; for ever.
-    pub async fn sweep(&self) {
-        loop {
-            drop(self.swept());
-            sleep(self.0.retention.min(Duration::from_secs(60))).await;
-        }
-    }
-
     fn open_now(&self, id: StreamId, claim: Option<Claim>) -> Opened {
         let mut state = self.swept();
         if let Some(claim) = &claim
@@ -194,17 +186,29 @@ impl Journal for MemoryJournal {
         .boxed()
     }
 
+    /// Drops what has expired, now and from time to time.
+    fn run(&self) -> BoxFuture<'_, ()> {
+        async {
+            loop {
+                drop(self.swept());
+                sleep(self.0.retention.min(Duration::from_secs(60))).await;
+            }
+        }
+        .boxed()
+    }
+
     fn bytes(&self) -> usize {
         self.0.used.load(Ordering::Relaxed)
     }
 }
 
 impl MemoryWriter {
-    fn append_now(&mut self, event: &Event) {
-        let taken = self.log.append(event);
+    fn append_now(&mut self, events: &[Event]) {
+        let entry = self.log.entry(events);
+        let taken = self.log.append(&entry);
         self.size += taken;
         self.journal.grow(taken);
-        if event.is_terminal() && !self.ended {
+        if entry.ending.is_some() && !self.ended {
             self.ended = true;
             self.journal.finish(self.log.id(), self.size);
         }
@@ -213,7 +217,7 @@ impl MemoryWriter {
 
 impl Writer for MemoryWriter {
     fn append<'a>(&'a mut self, events: &'a [Event]) -> BoxFuture<'a, Result<(), JournalError>> {
-        events.iter().for_each(|event| self.append_now(event));
+        self.append_now(events);
         async { Ok(()) }.boxed()
     }
 }
@@ -221,7 +225,7 @@ impl Writer for MemoryWriter {
 impl Drop for MemoryWriter {
     fn drop(&mut self) {
         if !self.ended {
-            self.append_now(&Event::Failed(Problem::internal()));
+            self.append_now(&[Event::Failed(Problem::internal())]);
         }
     }
 }

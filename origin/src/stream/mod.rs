@@ -7,6 +7,7 @@
 //! - [`log`]: one stream's frames in memory, and waiting for more.
 //! - [`journal`]: where streams are kept: the trait.
 //! - [`memory`]: the journal in this process's memory.
+//! - [`redis`]: the journal in Redis, for several origins.
 //! - [`hub`]: start, attach, stop, linger, drain.
 //! - [`generation`]: the task that fills a stream.
 //! - [`reader`]: what one connection gets of a stream.
@@ -23,12 +24,14 @@ pub mod limits;
 pub mod log;
 pub mod memory;
 pub mod reader;
+pub mod redis;
 
 pub use event::{Done, Event, Finish, Timing, Usage};
 pub use hub::{Attached, Hub, Start};
 pub use id::{Cursor, OriginName, StreamId};
-pub use journal::{Claim, Journal, JournalError, Opened, Writer};
+pub use journal::{Claim, Journal, JournalError, Opened, Place, Writer};
 pub use limits::Limits;
 pub use log::Log;
 pub use memory::MemoryJournal;
 pub use reader::{Framing, Reader};
+pub use redis::RedisJournal;

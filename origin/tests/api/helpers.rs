@@ -38,11 +38,13 @@ pub async fn spawn_origin(flags: &[&str]) -> Origin {
     let config = Config::parse_from_env(flags).expect("the flags parse");
     let (listener, address) = listen().await;
     let (for_figures, figures) = listen().await;
+    let journal = program::journal(&config).await.expect("the journal is there");
     let (stop, stopped) = oneshot::channel::<()>();
     let secrets = Secrets::new([SECRET.to_owned()]).expect("the secret is long enough");
     let server = tokio::spawn(async move {
         let shutdown = async { drop(stopped.await) };
-        program::serve(listener, Some(for_figures), config, secrets, Arc::new(scripted::Scripted), shutdown).await;
+        let model = Arc::new(scripted::Scripted);
+        program::serve(listener, Some(for_figures), config, secrets, model, journal, shutdown).await;
     });
     let client = reqwest::Client::builder().no_proxy().build().expect("a client");
     Origin { address, figures, client, stop: Some(stop), server }

@@ -8,5 +8,9 @@ mod figures;
 mod helpers;
 mod idempotency;
 mod load;
+mod redis;
+#[path = "../redis_server/mod.rs"]
+#[expect(dead_code, reason = "the journal's own tests use the rest")]
+mod redis_server;
 mod resume;
 mod wire;

@@ -1,0 +1,51 @@
+//! Where Redis is. A password in the address is never shown.
+
+#[cfg(target_os = "linux")]
+use std::time::Duration;
+use std::{fmt, str::FromStr};
+
+use redis::{ConnectionInfo, IntoConnectionInfo, io::tcp::TcpSettings};
+
+/// How long what is sent may go unacknowledged: a server that has vanished without a word isn't waited for any longer.
+#[cfg(target_os = "linux")]
+const UNHEARD: Duration = Duration::from_secs(5);
+
+/// A Redis server's address: `redis://[user:password@]host[:port][/database]`.
+#[derive(Clone)]
+pub struct Address(ConnectionInfo);
+
+/// Not such an address. What was given isn't repeated: it may hold a password.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not an address of the form redis://[user:password@]host[:port][/database]")]
+pub struct NoAddress;
+
+impl Address {
+    pub(super) fn connection(&self) -> ConnectionInfo {
+        self.0.clone()
+    }
+}
+
+impl FromStr for Address {
+    type Err = NoAddress;
+
+    fn from_str(text: &str) -> Result<Self, NoAddress> {
+        let connection = text.into_connection_info().map_err(|_| NoAddress)?;
+        // Entries are small and waited for: Nagle's algorithm would hold them back.
+        let tcp = TcpSettings::default().set_nodelay(true);
+        #[cfg(target_os = "linux")]
+        let tcp = tcp.set_user_timeout(UNHEARD);
+        Ok(Self(connection.set_tcp_settings(tcp)))
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.addr().fmt(f)
+    }
+}
+
+impl fmt::Debug for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}

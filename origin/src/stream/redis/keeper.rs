@@ -1,0 +1,44 @@
+//! Says from time to time that this process lives and reads, and looks whether others do.
+
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use super::{super::JournalError, Inner};
+
+/// How often in a lease: often enough that one lost answer costs nothing.
+const LOOKS: u32 = 5;
+
+impl Inner {
+    pub(super) async fn keep(&self) {
+        let mut looks = interval(self.lease / LOOKS);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            looks.tick().await;
+            if let Err(error) = self.renew().await.and(self.watch().await) {
+                tracing::warn!(%error, "redis can't be reached");
+            }
+        }
+    }
+
+    /// Renews the leases of what is written here, and learns who reads it elsewhere.
+    async fn renew(&self) -> Result<(), JournalError> {
+        let written = self.known.all_written();
+        let asked = Instant::now();
+        let read = self.store.renew(&written).await?;
+        for ((id, _), read) in written.iter().zip(read) {
+            self.known.elsewhere(id, read, asked);
+        }
+        Ok(())
+    }
+
+    /// Tells the owners of what is read here that it is, and ends what has no owner any more.
+    async fn watch(&self) -> Result<(), JournalError> {
+        let followed = self.known.all_followed();
+        let owned = self.store.watch(followed.iter().map(|log| log.id())).await?;
+        for (log, owned) in followed.iter().zip(owned) {
+            if !owned {
+                self.interrupt(log).await?;
+            }
+        }
+        Ok(())
+    }
+}

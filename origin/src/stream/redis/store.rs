@@ -1,0 +1,292 @@
+//! What Redis holds, and the commands that are sent to it.
+//!
+//! | key (after `headwater:`) | type | holds | expires |
+//! |---|---|---|---|
+//! | `events:ID` | stream | the entries of a stream; entry `0-N` begins with event N - 1 | the retention after its last renewal |
+//! | `lease:ID` | string | the instance that writes it | after the lease |
+//! | `readers:ID` | string | nothing; there are readers on other instances | after two thirds of the lease |
+//! | `key:KEY` | hash | the stream's id and the claim's fingerprint | with the events |
+//! | `inbox:INSTANCE` | stream | what other instances tell this one | a lease after the last message |
+//!
+//! An instance is a process, under a random name: an origin that was restarted under its name is another one.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use rand::{RngExt, distr::Alphanumeric};
+use redis::{
+    AsyncConnectionConfig, Client, Cmd, ErrorKind, Pipeline, RedisError, RedisResult, Script,
+    aio::{ConnectionManager, ConnectionManagerConfig, MultiplexedConnection},
+    cmd, pipe,
+    streams::{StreamId as RedisEntry, StreamRangeReply},
+};
+
+use super::{
+    super::{Claim, JournalError, StreamId, journal::IdempotencyKey, log::Entry},
+    address::Address,
+    tail::Message,
+};
+
+/// How long Redis may take to accept a connection, and to answer: it is away then.
+const ANSWER: Duration = Duration::from_secs(1);
+/// How long a stream is kept at the least, for those who are reading it.
+const LEAST: Duration = Duration::from_secs(5);
+/// Messages that an inbox holds, about.
+const INBOX: usize = 1000;
+/// Characters of an instance's name.
+const INSTANCE_CHARS: usize = 22;
+
+/// Opens a stream, or returns what its key was claimed with before.
+/// KEYS: events, lease, and the key where there is one. ARGV: id, instance, lease, retention, fingerprint.
+const OPEN: &str = r"
+if KEYS[3] then
+  local claimed = redis.call('HMGET', KEYS[3], 'fingerprint', 'id')
+  if claimed[1] then return claimed end
+  redis.call('HSET', KEYS[3], 'fingerprint', ARGV[5], 'id', ARGV[1])
+  redis.call('PEXPIRE', KEYS[3], ARGV[4])
+end
+-- The one way to an empty stream is a group. It exists from now on, so where it doesn't, Redis has lost it.
+redis.call('XGROUP', 'CREATE', KEYS[1], 'opened', '0', 'MKSTREAM')
+redis.call('XGROUP', 'DESTROY', KEYS[1], 'opened')
+redis.call('PEXPIRE', KEYS[1], ARGV[4])
+redis.call('SET', KEYS[2], ARGV[2], 'PX', ARGV[3])
+return false
+";
+
+/// Frees a key, if it is still this stream's. KEYS: key. ARGV: id.
+const FREE: &str = r"
+if redis.call('HGET', KEYS[1], 'id') == ARGV[1] then redis.call('DEL', KEYS[1]) end
+";
+
+#[derive(Clone)]
+pub(super) struct Store {
+    shared: ConnectionManager,
+    client: Client,
+    scripts: Arc<Scripts>,
+    instance: Arc<str>,
+    retention: Duration,
+    lease: Duration,
+}
+
+struct Scripts {
+    open: Script,
+    free: Script,
+}
+
+/// What became of an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Added {
+    /// Redis holds it.
+    Kept,
+    /// There is one in its place.
+    Taken,
+    /// There is no such stream.
+    Gone,
+}
+
+/// A stream as Redis holds it.
+pub(super) struct Kept {
+    pub(super) entries: Vec<Entry>,
+    /// The instance that writes it, where there is one.
+    pub(super) owner: Option<String>,
+}
+
+impl Store {
+    pub(super) async fn connect(address: &Address, retention: Duration, lease: Duration) -> RedisResult<Self> {
+        let client = Client::open(address.connection())?;
+        // Who asks tries again; a command that waited for several attempts would keep its caller waiting.
+        let config = ConnectionManagerConfig::new()
+            .set_number_of_retries(0)
+            .set_connection_timeout(Some(ANSWER))
+            .set_response_timeout(Some(ANSWER));
+        let shared = ConnectionManager::new_with_config(client.clone(), config).await?;
+        let instance: String = rand::rng().sample_iter(Alphanumeric).take(INSTANCE_CHARS).map(char::from).collect();
+        let scripts = Arc::new(Scripts { open: Script::new(OPEN), free: Script::new(FREE) });
+        Ok(Self { shared, client, scripts, instance: instance.into(), retention: retention.max(LEAST), lease })
+    }
+
+    /// This process.
+    pub(super) fn instance(&self) -> &str {
+        &self.instance
+    }
+
+    /// Opens a stream; or returns the fingerprint and the stream that its key was claimed with.
+    pub(super) async fn open(&self, id: &StreamId, claim: Option<&Claim>) -> RedisResult<Option<(Bytes, StreamId)>> {
+        let mut open = self.scripts.open.key(events(id));
+        open.key(lease(id)).arg(id.as_str()).arg(&*self.instance).arg(millis(self.lease)).arg(millis(self.keep()));
+        if let Some(claim) = claim {
+            open.key(key(&claim.key)).arg(&claim.fingerprint[..]);
+        }
+        let claimed: Option<(Bytes, String)> = open.invoke_async(&mut self.shared.clone()).await?;
+        claimed.map(|(fingerprint, id)| Ok((fingerprint, parse(&id)?))).transpose()
+    }
+
+    /// Adds an entry in its place.
+    pub(super) async fn add(&self, id: &StreamId, entry: &Entry) -> RedisResult<Added> {
+        let mut add = cmd("XADD");
+        add.arg(events(id)).arg("NOMKSTREAM").arg(place(entry.first)).arg("frames").arg(&entry.frames[..]);
+        if let Some(ending) = &entry.ending {
+            add.arg("ending").arg(serde_json::to_string(ending).unwrap_or_default());
+        }
+        match self.ask::<Option<String>>(&add).await {
+            Ok(Some(_)) => Ok(Added::Kept),
+            Ok(None) => Ok(Added::Gone),
+            Err(error) if error.detail().is_some_and(|detail| detail.contains("equal or smaller")) => Ok(Added::Taken),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The stream has ended: it is nobody's any more, and expires with its key after the retention.
+    pub(super) async fn finish(&self, id: &StreamId, claimed: Option<&IdempotencyKey>) -> RedisResult<()> {
+        let mut finish = pipe();
+        finish.pexpire(events(id), millis(self.retention)).ignore().del(lease(id)).ignore();
+        if let Some(claimed) = claimed {
+            finish.pexpire(key(claimed), millis(self.retention)).ignore();
+        }
+        self.ask_all(&finish).await
+    }
+
+    /// The stream's entries from event `first` on; `None` where there is no such stream.
+    pub(super) async fn load(&self, id: &StreamId, first: u64) -> RedisResult<Option<Kept>> {
+        let mut load = pipe();
+        load.exists(events(id)).xrange(events(id), place(first), "+").get(lease(id));
+        let (exists, range, owner): (bool, StreamRangeReply, Option<String>) = self.ask_all(&load).await?;
+        if !exists {
+            return Ok(None);
+        }
+        let entries: Option<Vec<Entry>> = range.ids.iter().map(entry).collect();
+        Ok(Some(Kept { entries: entries.ok_or_else(unreadable)?, owner }))
+    }
+
+    /// The instance that writes the stream.
+    pub(super) async fn owner(&self, id: &StreamId) -> RedisResult<Option<String>> {
+        self.ask(&Cmd::get(lease(id))).await
+    }
+
+    /// Frees the stream's key at once; its events stay for a moment, for those who are reading them.
+    pub(super) async fn discard(&self, id: &StreamId, claimed: Option<&IdempotencyKey>) -> RedisResult<()> {
+        if let Some(claimed) = claimed {
+            let free = &self.scripts.free;
+            free.key(key(claimed)).arg(id.as_str()).invoke_async::<()>(&mut self.shared.clone()).await?;
+        }
+        self.ask(&Cmd::pexpire(events(id), millis(LEAST))).await
+    }
+
+    /// Puts a message into an instance's inbox.
+    pub(super) async fn tell(&self, instance: &str, message: Message, id: &StreamId) -> RedisResult<()> {
+        let inbox = inbox(instance);
+        let mut tell = pipe();
+        tell.cmd("XADD").arg(&inbox).arg("MAXLEN").arg("~").arg(INBOX).arg("*").arg(message.name()).arg(id.as_str());
+        tell.ignore().pexpire(&inbox, millis(self.lease)).ignore();
+        self.ask_all(&tell).await
+    }
+
+    /// There are readers of the stream here.
+    pub(super) async fn read_here(&self, id: &StreamId) -> RedisResult<()> {
+        self.ask(&self.set_readers(id)).await
+    }
+
+    /// Renews the leases and puts off the expiry of streams that are written here; whether each is read elsewhere.
+    pub(super) async fn renew(&self, written: &[(StreamId, Option<IdempotencyKey>)]) -> RedisResult<Vec<bool>> {
+        let mut renew = pipe();
+        for (id, claimed) in written {
+            renew.pset_ex(lease(id), &*self.instance, millis(self.lease) as u64).ignore();
+            renew.pexpire(events(id), millis(self.keep())).ignore();
+            if let Some(claimed) = claimed {
+                renew.pexpire(key(claimed), millis(self.keep())).ignore();
+            }
+            renew.exists(readers(id));
+        }
+        self.ask_all(&renew).await
+    }
+
+    /// Says that these streams are read here; whether each is there and has an owner.
+    pub(super) async fn watch<'a>(&self, read: impl Iterator<Item = &'a StreamId>) -> RedisResult<Vec<bool>> {
+        let mut watch = pipe();
+        for id in read {
+            watch.add_command(self.set_readers(id)).ignore().exists(&[events(id), lease(id)]);
+        }
+        let found: Vec<u8> = self.ask_all(&watch).await?;
+        Ok(found.into_iter().map(|keys| keys == 2).collect())
+    }
+
+    /// A connection of the tail's own, whose commands block for up to `block`.
+    pub(super) async fn listen(&self, block: Duration) -> RedisResult<MultiplexedConnection> {
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(ANSWER))
+            .set_response_timeout(Some(block + ANSWER));
+        self.client.get_multiplexed_async_connection_with_config(&config).await
+    }
+
+    fn set_readers(&self, id: &StreamId) -> Cmd {
+        Cmd::pset_ex(readers(id), "", (millis(self.lease) * 2 / 3) as u64)
+    }
+
+    /// Until when a running stream is kept if it isn't renewed.
+    fn keep(&self) -> Duration {
+        self.retention + self.lease
+    }
+
+    async fn ask<T: redis::FromRedisValue>(&self, command: &Cmd) -> RedisResult<T> {
+        command.query_async(&mut self.shared.clone()).await
+    }
+
+    async fn ask_all<T: redis::FromRedisValue>(&self, commands: &Pipeline) -> RedisResult<T> {
+        commands.query_async(&mut self.shared.clone()).await
+    }
+}
+
+impl From<RedisError> for JournalError {
+    fn from(error: RedisError) -> Self {
+        Self(error.into())
+    }
+}
+
+/// What the keys of events begin with.
+pub(super) const EVENTS: &str = "headwater:events:";
+
+pub(super) fn events(id: &StreamId) -> String {
+    format!("{EVENTS}{id}")
+}
+
+fn lease(id: &StreamId) -> String {
+    format!("headwater:lease:{id}")
+}
+
+fn readers(id: &StreamId) -> String {
+    format!("headwater:readers:{id}")
+}
+
+fn key(key: &IdempotencyKey) -> String {
+    format!("headwater:key:{}", key.as_str())
+}
+
+pub(super) fn inbox(instance: &str) -> String {
+    format!("headwater:inbox:{instance}")
+}
+
+/// The id of the entry that begins with event `first`; Redis takes no 0-0.
+fn place(first: u64) -> String {
+    format!("0-{}", first.saturating_add(1))
+}
+
+/// An entry as it was added; `None` where it is something else.
+pub(super) fn entry(found: &RedisEntry) -> Option<Entry> {
+    let first = found.id.strip_prefix("0-")?.parse::<u64>().ok()?.checked_sub(1)?;
+    let frames: Bytes = found.get("frames").filter(|frames: &Bytes| frames.ends_with(b"\n\n"))?;
+    let ending = found.get::<String>("ending").map(|ending| serde_json::from_str(&ending)).transpose().ok()?;
+    Some(Entry { first, frames, ending })
+}
+
+fn parse(id: &str) -> RedisResult<StreamId> {
+    id.parse().map_err(|_| unreadable())
+}
+
+fn unreadable() -> RedisError {
+    (ErrorKind::Parse, "what redis holds was not written by an origin").into()
+}
+
+/// PEXPIRE and PX take whole milliseconds.
+fn millis(time: Duration) -> i64 {
+    i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
+}

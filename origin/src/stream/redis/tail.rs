@@ -1,0 +1,125 @@
+//! Reads what other origins write: all followed streams and this process's inbox, in one command on a connection of
+//! its own, which blocks. (On the shared one it would hold everybody up.)
+
+use std::time::Duration;
+
+use redis::{
+    Cmd, cmd,
+    streams::{StreamId as RedisEntry, StreamReadReply},
+};
+use tokio::time::{Instant, sleep};
+
+use super::{
+    Inner, lost,
+    store::{EVENTS, entry, events, inbox},
+};
+use crate::stream::{
+    StreamId,
+    audience::{EarlyEnd, ask},
+};
+
+/// How long the command blocks: a server that is there says so this often.
+const BLOCK: Duration = Duration::from_secs(1);
+/// From a lost connection to the next.
+const RECONNECT: Duration = Duration::from_millis(200);
+/// The place before all messages.
+const START: &str = "0-0";
+
+/// What one instance tells another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Message {
+    /// The stream has a reader elsewhere.
+    Reader,
+    /// The stream is to be stopped.
+    Stop,
+    /// To itself: look again what is followed.
+    Wake,
+}
+
+impl Inner {
+    pub(super) async fn follow(&self) {
+        let mut patience = self.patience();
+        loop {
+            if let Ok(mut connection) = self.store.listen(BLOCK).await {
+                // What was told while nobody listened is still there, and can be heard twice without harm.
+                let mut heard = START.to_owned();
+                while let Ok(news) = self.news(&heard).query_async(&mut connection).await {
+                    patience = self.patience();
+                    self.hear(news, &mut heard);
+                }
+            }
+            if Instant::now() >= patience {
+                self.known.all_followed().iter().for_each(|log| lost(log));
+            }
+            sleep(RECONNECT).await;
+        }
+    }
+
+    /// Asks for what is new in the inbox and in the followed streams. (It holds no log: one that nobody reads any more
+    /// is let go while this waits.)
+    fn news(&self, heard: &str) -> Cmd {
+        let followed = self.known.all_followed();
+        let mut read = cmd("XREAD");
+        read.arg("BLOCK").arg(BLOCK.as_millis() as u64).arg("STREAMS").arg(inbox(self.store.instance()));
+        for log in &followed {
+            read.arg(events(log.id()));
+        }
+        read.arg(heard);
+        for log in &followed {
+            // Behind its last entry: the next one begins with the next event.
+            read.arg(format!("0-{}", log.len()));
+        }
+        read
+    }
+
+    fn hear(&self, news: Option<StreamReadReply>, heard: &mut String) {
+        for stream in news.unwrap_or_default().keys {
+            let followed = stream.key.strip_prefix(EVENTS).and_then(|id| id.parse::<StreamId>().ok());
+            for found in stream.ids {
+                match &followed {
+                    Some(id) => self.written(id, &found),
+                    None => {
+                        self.told(&found);
+                        *heard = found.id;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes a followed stream's entry.
+    fn written(&self, id: &StreamId, found: &RedisEntry) {
+        let Some(log) = self.known.find(id) else { return };
+        match entry(found) {
+            Some(entry) if entry.first <= log.len() => {
+                log.append(&entry);
+            }
+            // There must be no gap, and nobody writes anything else.
+            _ => lost(&log),
+        }
+    }
+
+    /// Takes a message.
+    fn told(&self, found: &RedisEntry) {
+        let about = |message: Message| found.get::<String>(message.name())?.parse::<StreamId>().ok();
+        if let Some(id) = about(Message::Reader) {
+            self.known.elsewhere(&id, true, Instant::now());
+        }
+        if let Some(id) = about(Message::Stop)
+            && self.known.writes(&id)
+            && let Some(log) = self.known.find(&id)
+        {
+            ask(&log, EarlyEnd::Stopped);
+        }
+    }
+}
+
+impl Message {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Reader => "reader",
+            Self::Stop => "stop",
+            Self::Wake => "wake",
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! Appends a stream's events: Redis holds them before a reader gets them.
+
+use std::{sync::Arc, time::Duration};
+
+use futures::{FutureExt, future::BoxFuture};
+use tokio::{
+    runtime::Handle,
+    time::{Instant, sleep},
+};
+
+use super::{
+    super::{Event, JournalError, Log, Writer, journal::IdempotencyKey, log::Entry},
+    Inner, lost,
+    store::Added,
+};
+use crate::problem::Problem;
+
+/// From a failed attempt to the next.
+const RETRY: Duration = Duration::from_millis(200);
+
+pub(super) struct RedisWriter {
+    journal: Arc<Inner>,
+    log: Arc<Log>,
+    key: Option<IdempotencyKey>,
+    /// Whether its drop tells Redis of nothing.
+    silent: bool,
+}
+
+/// Why a stream ended without its writer's doing.
+#[derive(Debug, thiserror::Error)]
+enum Ended {
+    #[error("another origin has ended the stream")]
+    Elsewhere,
+    #[error("redis has lost the stream")]
+    Lost,
+}
+
+impl RedisWriter {
+    pub(super) fn new(journal: Arc<Inner>, log: Arc<Log>, key: Option<IdempotencyKey>) -> Self {
+        journal.known.write(&log, key.clone());
+        Self { journal, log, key, silent: false }
+    }
+
+    /// There is no such stream in Redis, nor will there be.
+    pub(super) fn nothing_opened(&mut self) {
+        self.silent = true;
+    }
+
+    /// Keeps the entry, however often Redis has to be asked until patience ends. When this returns an error the
+    /// stream has ended.
+    async fn keep(&self, entry: &Entry) -> Result<(), JournalError> {
+        let patience = self.journal.patience();
+        loop {
+            let error = match self.journal.store.add(self.log.id(), entry).await {
+                Ok(Added::Kept) => {
+                    self.log.append(entry);
+                    return Ok(());
+                }
+                Ok(Added::Taken) => match self.take(entry).await {
+                    Ok(taken) => return taken,
+                    Err(error) => error,
+                },
+                Ok(Added::Gone) => return Err(self.lose(Ended::Lost.into())),
+                Err(error) => error.into(),
+            };
+            if Instant::now() >= patience {
+                return Err(self.lose(error));
+            }
+            sleep(RETRY).await;
+        }
+    }
+
+    /// Takes what Redis holds in the entry's place: the entry itself, where the answer to an earlier attempt was
+    /// lost, or the end that another origin wrote because it took this one for dead, or both.
+    async fn take(&self, entry: &Entry) -> Result<Result<(), JournalError>, JournalError> {
+        let Some(kept) = self.journal.store.load(self.log.id(), entry.first).await? else {
+            return Ok(Err(self.lose(Ended::Lost.into())));
+        };
+        for entry in &kept.entries {
+            self.log.append(entry);
+        }
+        let own = kept.entries.first().is_some_and(|first| first.frames == entry.frames);
+        let ended = self.log.ending().is_some();
+        Ok(match (own, ended) {
+            (true, ended) if ended == entry.ending.is_some() => Ok(()),
+            (_, true) => Err(Ended::Elsewhere.into()),
+            (_, false) => Err(self.lose(Ended::Lost.into())),
+        })
+    }
+
+    fn lose(&self, error: JournalError) -> JournalError {
+        lost(&self.log);
+        error
+    }
+
+    async fn append(&self, events: &[Event]) -> Result<(), JournalError> {
+        let entry = self.log.entry(events);
+        if self.log.ending().is_some() {
+            return Ok(());
+        }
+        let kept = self.keep(&entry).await;
+        if self.log.ending().is_some() {
+            self.journal.known.written(self.log.id());
+        }
+        if kept.is_ok() && entry.ending.is_some() {
+            // Where this fails they expire a little later by themselves.
+            let _ = self.journal.store.finish(self.log.id(), self.key.as_ref()).await;
+        }
+        kept
+    }
+}
+
+impl Writer for RedisWriter {
+    fn append<'a>(&'a mut self, events: &'a [Event]) -> BoxFuture<'a, Result<(), JournalError>> {
+        RedisWriter::append(self, events).boxed()
+    }
+}
+
+impl Drop for RedisWriter {
+    fn drop(&mut self) {
+        if self.log.ending().is_some() {
+            return;
+        }
+        if let (false, Ok(runtime)) = (self.silent, Handle::try_current()) {
+            let last =
+                Self { journal: self.journal.clone(), log: self.log.clone(), key: self.key.take(), silent: true };
+            runtime.spawn(async move { last.append(&[Event::Failed(Problem::internal())]).await });
+        } else {
+            lost(&self.log);
+            self.journal.known.written(self.log.id());
+        }
+    }
+}
+
+impl From<Ended> for JournalError {
+    fn from(ended: Ended) -> Self {
+        Self(ended.into())
+    }
+}

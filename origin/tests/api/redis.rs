@@ -1,0 +1,96 @@
+//! Two origins with one journal in Redis, through their sockets.
+
+use std::time::{Duration, Instant};
+
+use futures::future::join_all;
+use serde_json::json;
+
+use crate::{
+    helpers::{Origin, events, first_events, id_of, open, problem, spawn_origin, terminal},
+    redis_server::RedisServer,
+};
+
+async fn spawn_two(server: &RedisServer) -> (Origin, Origin) {
+    let journal = server.address();
+    let a = spawn_origin(&["--name", "a", "--journal", &journal]).await;
+    (a, spawn_origin(&["--name", "b", "--journal", &journal]).await)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_that_was_cut_is_resumed_at_the_other_origin() {
+    let server = RedisServer::start();
+    let (a, b) = spawn_two(&server).await;
+    let response = open(a.start(&json!([{ "tokens": 60, "every_ms": 5 }]))).await;
+    let id = id_of(&response);
+    let before = first_events(response, 5).await;
+    let after = events(b.follow(&before[4].id).await).await;
+    let whole = events(a.follow(&id).await).await;
+    assert_eq!([before, after].concat(), whole);
+    assert_eq!((whole.len(), terminal(&whole).0), (61, "done"));
+    assert_eq!(a.count("started").await + b.count("started").await, 1);
+    let at_end = b.follow(&whole[60].id).await;
+    assert_eq!(at_end.status(), 204, "there is nothing more, there either");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_is_stopped_at_the_other_origin() {
+    let server = RedisServer::start();
+    let (a, b) = spawn_two(&server).await;
+    let response = open(a.start(&json!([{ "tokens": 100_000, "every_ms": 5 }]))).await;
+    let id = id_of(&response);
+    let asked = Instant::now();
+    assert_eq!(b.stop(&id).await, 204);
+    assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
+    assert_eq!(terminal(&events(response).await).1["finish"], "stopped");
+    assert_eq!(b.stop(&id).await, 204, "again, of what has ended");
+    a.until("running", 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fault_10_the_same_key_at_two_origins_at_once_is_one_generation() {
+    let server = RedisServer::start();
+    let (a, b) = spawn_two(&server).await;
+    let script = json!([{ "tokens": 30, "every_ms": 5 }]);
+    let start = |origin: &Origin| origin.start(&script).header("idempotency-key", "0123456789abcdef");
+    let responses = join_all((0..6).map(|number| open(start(if number % 2 == 0 { &a } else { &b })))).await;
+    let all = join_all(responses.into_iter().map(events)).await;
+    assert!(all.iter().all(|events| *events == all[0] && terminal(events).0 == "done"));
+    assert_eq!(a.count("started").await + b.count("started").await, 1);
+    let other = b.start(&json!(["other"])).header("idempotency-key", "0123456789abcdef").send().await.unwrap();
+    assert_eq!(problem(other).await, (422, "key-reused".into()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refused_start_is_refused_at_both_origins_and_frees_its_key() {
+    let server = RedisServer::start();
+    let (a, b) = spawn_two(&server).await;
+    let script = json!([50, { "fail": "rate-limited" }]);
+    let start = |origin: &Origin| origin.start(&script).header("idempotency-key", "0123456789abcdef").send();
+    let (first, second) = tokio::join!(start(&a), start(&b));
+    for refused in [first.unwrap(), second.unwrap()] {
+        assert_eq!(refused.headers()["retry-after"], "7");
+        assert_eq!(problem(refused).await, (429, "rate-limited".into()));
+    }
+    let other = b.start(&json!(["other"])).header("idempotency-key", "0123456789abcdef");
+    assert_eq!(terminal(&events(open(other).await).await).0, "done");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fault_redis_is_gone_and_starts_are_a_503_until_it_is_back() {
+    let mut server = RedisServer::start();
+    let (a, _) = spawn_two(&server).await;
+    server.kill();
+    let asked = Instant::now();
+    let refused = a.start(&json!(["a"])).send().await.unwrap();
+    assert_eq!(problem(refused).await, (503, "journal".into()));
+    let unknown = a.follow("a-0123456789ABCDEFGHIJkl").await;
+    assert_eq!(problem(unknown).await, (503, "journal".into()));
+    assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
+    server.start_again();
+    let again = async {
+        while a.start(&json!(["a"])).send().await.unwrap().status() != 200 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), again).await.unwrap();
+}

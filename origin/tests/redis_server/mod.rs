@@ -1,0 +1,85 @@
+//! A Redis server for one test, ended with it.
+
+use std::{
+    io::{Read, Write},
+    net::{TcpListener, TcpStream},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+/// A `redis-server` on a port of its own that keeps nothing on disk.
+pub struct RedisServer {
+    port: u16,
+    process: Child,
+}
+
+impl RedisServer {
+    /// Starts one.
+    pub fn start() -> Self {
+        let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+        let port = free.expect("there is a free port").port();
+        Self { port, process: run(port) }
+    }
+
+    /// Its address, as `--journal` takes it.
+    pub fn address(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// Ends it at once.
+    pub fn kill(&mut self) {
+        self.process.kill().expect("it is ours");
+        self.process.wait().expect("it is ours");
+    }
+
+    /// Starts it anew, empty, on the same port.
+    pub fn start_again(&mut self) {
+        self.process = run(self.port);
+    }
+
+    /// Makes it hang: its sockets stay open.
+    pub fn hang(&self) {
+        self.signal("-STOP");
+    }
+
+    /// Lets it go on.
+    pub fn go_on(&self) {
+        self.signal("-CONT");
+    }
+
+    fn signal(&self, signal: &str) {
+        let sent = Command::new("kill").args([signal, &self.process.id().to_string()]).status();
+        assert!(sent.expect("there is kill").success(), "it gets {signal}");
+    }
+}
+
+impl Drop for RedisServer {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn run(port: u16) -> Child {
+    let port_text = port.to_string();
+    let flags = ["--port", &port_text, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"];
+    let started = Command::new("redis-server").args(flags).stdout(Stdio::null()).spawn();
+    let process = started.unwrap_or_else(|error| {
+        panic!("redis-server doesn't start: {error}; install it with `apt-get install redis-server`, or run `cargo xtask test`")
+    });
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !answers(port) {
+        assert!(Instant::now() < deadline, "redis-server doesn't answer");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    process
+}
+
+fn answers(port: u16) -> bool {
+    let mut answer = [0; 5];
+    let asked = TcpStream::connect(("127.0.0.1", port)).and_then(|mut socket| {
+        socket.write_all(b"PING\r\n")?;
+        socket.read_exact(&mut answer)
+    });
+    asked.is_ok() && answer == *b"+PONG"
+}
