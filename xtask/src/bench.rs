@@ -15,13 +15,15 @@ pub(crate) enum Part {
     Embedded,
     /// The origin by itself: a replay, and the memory of held streams
     Streams,
+    /// A journal in Redis: the gaps between tokens at two origins
+    Redis,
     /// Through the built worker under workerd: first byte, stop, a thousand streams cut and resumed
     Edge,
 }
 
 /// Runs one part of the benchmarks, or all.
 pub(crate) fn run(project: &Project, part: Option<Part>) -> Result<()> {
-    let mut needs = vec![packages::EMBEDDED];
+    let mut needs = vec![packages::EMBEDDED, packages::REDIS];
     needs.extend(model::needs(project));
     needs.extend(setup::edge_needs(project));
     let mut steps = vec![model::step(project), origin::scripted(project), origin::step(project, origin::Embedded::Yes)];
@@ -39,6 +41,10 @@ pub(crate) fn run(project: &Project, part: Option<Part>) -> Result<()> {
     if runs(Part::Streams) {
         say("== streams at the origin");
         process::run(project.cargo("bench").args(["--package", "headwater-origin", "--bench", "streams"]))?;
+    }
+    if runs(Part::Redis) {
+        say("== two origins and Redis");
+        process::run(project.cargo("bench").args(["--package", "headwater-origin", "--bench", "redis"]))?;
     }
     if runs(Part::Edge) {
         say("== through the edge");

@@ -43,6 +43,10 @@ pub(crate) const PIP: Need = Need {
     is_there: || succeeds("python3", &["-m", "pip", "--version"]),
 };
 
+/// Keeps the journal of several origins.
+pub(crate) const REDIS: Need =
+    Need { name: "redis-server", debian: &["redis-server"], is_there: || on_path("redis-server") };
+
 /// The browser of the end-to-end tests.
 pub(crate) const CHROMIUM: Need =
     Need { name: "chromium", debian: &["chromium", "fonts-liberation"], is_there: || chromium().is_some() };

@@ -48,7 +48,7 @@ fn set_up(project: &Project, runs: &dyn Fn(Part) -> bool) -> Result<()> {
     let mut needs = Vec::new();
     let mut steps = Vec::new();
     if runs(Part::Rust) || runs(Part::E2e) {
-        needs.push(packages::EMBEDDED);
+        needs.extend([packages::EMBEDDED, packages::REDIS]);
         needs.extend(model::needs(project));
         steps.push(model::step(project));
     }

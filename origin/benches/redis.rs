@@ -1,0 +1,173 @@
+//! Two origins with one journal in Redis: the gaps between tokens, as read at the one that writes and at the other.
+//!
+//! `cargo bench --bench redis`. The origins are this program again, in processes of their own.
+
+use std::{
+    net::{SocketAddr, TcpListener},
+    process::{Child, Command, ExitCode},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use futures::future::try_join_all;
+use headwater_origin::program;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+#[path = "../tests/redis_server/mod.rs"]
+#[expect(dead_code, reason = "the tests use the rest")]
+mod redis_server;
+#[path = "../examples/scripted.rs"]
+#[expect(dead_code, reason = "the example is a program too")]
+mod scripted;
+
+use redis_server::RedisServer;
+
+const SECRET: &str = "a secret of the benchmarks";
+const STREAMS: usize = 200;
+/// Tokens of each stream, and the time from one to the next: 50 tokens/s for 15 s.
+const TOKENS: usize = 750;
+const EVERY: Duration = Duration::from_millis(20);
+
+type Failure = Box<dyn std::error::Error>;
+
+fn main() -> ExitCode {
+    if std::env::args().any(|arg| arg == "--listen") {
+        return program::main(|_| Ok(Arc::new(scripted::Scripted)));
+    }
+    if let Err(error) = measure() {
+        eprintln!("{error}");
+        return ExitCode::FAILURE;
+    }
+    ExitCode::SUCCESS
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn measure() -> Result<(), Failure> {
+    let redis = RedisServer::start();
+    let memory = Origin::start("m", "memory").await?;
+    tell("in memory", [&memory, &memory]).await?;
+    drop(memory);
+    let (a, b) = (Origin::start("a", &redis.address()).await?, Origin::start("b", &redis.address()).await?);
+    tell("in Redis, read where it is written", [&a, &a]).await?;
+    tell("in Redis, read at the other origin", [&a, &b]).await
+}
+
+/// Starts streams at the first origin, reads them at the second, and tells of the gaps.
+async fn tell(what: &str, [writes, reads]: [&Origin; 2]) -> Result<(), Failure> {
+    let (before, began) = (writes.busy()? + reads.busy()?, Instant::now());
+    let all = try_join_all((0..STREAMS).map(|number| async move {
+        // Spread over the time from one token to the next, as visitors are.
+        tokio::time::sleep(EVERY * number as u32 / STREAMS as u32).await;
+        let mut started = writes.start_stream().await?;
+        if writes.address == reads.address {
+            return gaps(&mut started).await;
+        }
+        let place = place(&mut started).await?;
+        let mut followed = reads.follow(&place).await?;
+        drop(started);
+        gaps(&mut followed).await
+    }));
+    let mut gaps = all.await?.concat();
+    gaps.sort();
+    let at = |share: f64| gaps[((gaps.len() - 1) as f64 * share) as usize];
+    let same = if writes.address == reads.address { 2 } else { 1 };
+    let busy = (writes.busy()? + reads.busy()? - before).as_secs_f64() / f64::from(same);
+    println!(
+        "{STREAMS} streams of 50 tokens/s {what}: {} gaps, p50 {:.1} ms, p99 {:.1} ms, max {:.1} ms; origins busy {:.0} % of a core",
+        gaps.len(),
+        at(0.5).as_secs_f64() * 1e3,
+        at(0.99).as_secs_f64() * 1e3,
+        at(1.0).as_secs_f64() * 1e3,
+        busy / began.elapsed().as_secs_f64() * 100.0
+    );
+    Ok(())
+}
+
+/// The times from each token to the next, up to the end. Tokens that come in one read have none between them.
+async fn gaps(socket: &mut TcpStream) -> Result<Vec<Duration>, Failure> {
+    let (mut buffer, mut gaps, mut last, mut ended) = (vec![0; 16 * 1024], Vec::new(), None, false);
+    loop {
+        let read = socket.read(&mut buffer).await?;
+        if read == 0 {
+            return if ended { Ok(gaps) } else { Err("a stream was cut".into()) };
+        }
+        let (now, text) = (Instant::now(), String::from_utf8_lossy(&buffer[..read]));
+        if text.contains("\"chunk\"") {
+            gaps.extend(last.map(|last| now - last));
+            last = Some(now);
+        }
+        ended |= text.contains("event: done");
+    }
+}
+
+/// The path of the stream that this response is.
+async fn place(socket: &mut TcpStream) -> Result<String, Failure> {
+    let mut head = Vec::new();
+    while !head.windows(4).any(|end| end == b"\r\n\r\n") {
+        socket.read_buf(&mut head).await?;
+    }
+    let head = String::from_utf8_lossy(&head);
+    let place = head.lines().find_map(|line| line.strip_prefix("content-location: "));
+    Ok(place.ok_or("a stream has no location")?.to_owned())
+}
+
+/// An origin in a process of its own.
+struct Origin {
+    address: SocketAddr,
+    process: Child,
+}
+
+impl Origin {
+    async fn start(name: &str, journal: &str) -> Result<Self, Failure> {
+        let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+        let listen = address.to_string();
+        let flags = ["--listen", &listen, "--name", name, "--generations", "1000", "--journal", journal];
+        let quiet = [("EDGE_SECRET", SECRET), ("RUST_LOG", "error")];
+        let process = Command::new(std::env::current_exe()?).args(flags).envs(quiet).spawn()?;
+        let origin = Self { address, process };
+        while TcpStream::connect(address).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        Ok(origin)
+    }
+
+    async fn request(&self, head: &str, body: &str) -> std::io::Result<TcpStream> {
+        let mut socket = TcpStream::connect(self.address).await?;
+        socket.set_nodelay(true)?;
+        let request = format!(
+            "{head} HTTP/1.1\r\nhost: bench\r\nconnection: close\r\nauthorization: Bearer {SECRET}\r\n\
+             accept: text/event-stream\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        socket.write_all(request.as_bytes()).await?;
+        Ok(socket)
+    }
+
+    async fn start_stream(&self) -> std::io::Result<TcpStream> {
+        let script = serde_json::json!([{ "tokens": TOKENS, "every_ms": EVERY.as_millis() as u64 }]).to_string();
+        self.request("POST /prompts/simple", &serde_json::json!({ "topic": script }).to_string()).await
+    }
+
+    async fn follow(&self, place: &str) -> std::io::Result<TcpStream> {
+        self.request(&format!("GET {place}"), "").await
+    }
+
+    /// The processor time that it has taken.
+    fn busy(&self) -> Result<Duration, Failure> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.process.id()))?;
+        // User and system time are fields 14 and 15, in hundredths of a second; the name in field 2 may hold spaces.
+        let fields = stat.rsplit_once(')').map(|(_, fields)| fields.split_whitespace().skip(11).take(2));
+        let ticks = fields.ok_or("no processor time")?.map(str::parse::<u64>).sum::<Result<u64, _>>()?;
+        Ok(Duration::from_millis(ticks * 10))
+    }
+}
+
+impl Drop for Origin {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
