@@ -54,7 +54,7 @@ pub struct Config {
     #[arg(long, default_value = "embedded")]
     pub model: String,
 
-    /// Where streams are kept: "memory", or redis://[user:password@]host[:port][/database] for several origins
+    /// Where streams are kept: "memory", or for several origins redis://user:password@host:port/database
     // Not shown with its value, which may hold a password.
     #[arg(long, value_name = "PLACE", default_value = "memory", value_parser = Secretive)]
     #[arg(hide_env_values = true, hide_default_value = true)]
