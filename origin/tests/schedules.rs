@@ -16,7 +16,7 @@ use futures::{
     channel::mpsc::{self, UnboundedSender},
 };
 use headwater_origin::{
-    model::{Model, ModelError, Token, Tokens},
+    model::{Model, ModelError, Token, Tokens, fallback::Fallback},
     problem::Kind,
     stream::{Attached, Finish, Framing, Hub, Journal, Limits, MemoryJournal, Start, Usage, reader::Pace},
 };
@@ -26,6 +26,8 @@ use tokio::time::{sleep, timeout};
 const LINGER: Duration = Duration::from_secs(20);
 const RETENTION: Duration = Duration::from_secs(600);
 const READERS: usize = 3;
+/// Longer than any schedule.
+const FIRST_TOKEN_TIMEOUT: Duration = Duration::from_secs(10_000);
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -70,7 +72,8 @@ proptest! {
 async fn run(steps: Vec<Step>) -> TestCaseResult {
     let (model, feed) = Driven::new();
     let journal = MemoryJournal::new(RETENTION, 1 << 20);
-    let hub = Hub::new("a".parse().unwrap(), Arc::new(model), Arc::new(journal.clone()), limits());
+    let models = Fallback::new(vec![Arc::new(model)], FIRST_TOKEN_TIMEOUT);
+    let hub = Hub::new("a".parse().unwrap(), models, Arc::new(journal.clone()), limits());
     let prompt = Start {
         name: "test".into(),
         prompt: "test".into(),
@@ -96,7 +99,7 @@ async fn run(steps: Vec<Step>) -> TestCaseResult {
                 }
             }
             Step::End(0) => {
-                drop(feed.unbounded_send(Ok(Token::End { finish: Finish::Stop, usage: Usage::default() })));
+                drop(feed.unbounded_send(Ok(Token::End { finish: Finish::Stop, usage: Some(Usage::default()) })));
                 whole.get_or_insert(said.len());
             }
             Step::End(1) => drop(feed.unbounded_send(Err(ModelError::BrokeOff("test".into())))),
@@ -148,7 +151,6 @@ async fn run(steps: Vec<Step>) -> TestCaseResult {
 fn limits() -> Limits {
     Limits {
         gate: Duration::from_millis(10),
-        first_token_timeout: Duration::from_secs(10_000),
         idle_timeout: Duration::from_secs(10_000),
         linger: LINGER,
         stream_bytes: 1 << 20,

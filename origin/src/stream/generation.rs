@@ -5,8 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use futures::StreamExt;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::timeout;
 
 use super::{
     Done, Event, Finish, JournalError, Limits, Log, Timing, Usage, Writer,
@@ -14,7 +13,7 @@ use super::{
     limits::Slot,
 };
 use crate::{
-    model::{Model, ModelError, Token},
+    model::{Model, ModelError, Token, fallback::Fallback},
     problem::{Kind, Problem},
     record::Record,
     wire,
@@ -22,7 +21,7 @@ use crate::{
 
 /// One stream's generation.
 pub(crate) struct Generation {
-    pub(crate) model: Arc<dyn Model>,
+    pub(crate) models: Arc<Fallback>,
     pub(crate) prompt: String,
     pub(crate) log: Arc<Log>,
     pub(crate) writer: Box<dyn Writer>,
@@ -57,34 +56,37 @@ impl Generation {
             end = &mut early => return Ok(end.into()),
             permit = slot.acquire() => permit,
         };
-        let mut tokens = self.model.generate(&self.prompt);
-        let mut deadline = Deadline::first_token(&self.limits);
+        let stream = self.log.id();
+        let failed = |model: &dyn Model, error: &ModelError| {
+            tracing::warn!(%stream, model = model.name(), %error, "the model gave no first token");
+        };
+        let mut answer = match next(&mut early, self.models.begin(&self.prompt, failed)).await {
+            Next::Early(end) => return Ok(end.into()),
+            Next::Token(Ok(answer)) => answer,
+            Next::Token(Err(error)) => return Ok(End::Failed(Problem::from(&error))),
+        };
+        self.record.answered_by(answer.model());
         loop {
-            let token = match next(&mut early, timeout_at(deadline.at, tokens.next())).await {
-                Next::Token(Ok(token)) => token,
-                Next::Token(Err(_)) => return Ok(End::Failed(deadline.passed())),
+            let token = match next(&mut early, timeout(self.limits.idle_timeout, answer.next())).await {
                 Next::Early(end) => return Ok(end.into()),
+                Next::Token(Ok(token)) => token,
+                Next::Token(Err(_)) => return Ok(End::Failed(idle())),
             };
             match token {
-                Some(Ok(Token::Text(text))) if text.is_empty() => {}
-                Some(Ok(Token::Text(text))) => {
+                Ok(Token::Text(text)) => {
                     if self.log.size() + wire::frame_bound(text.len()) > self.limits.stream_bytes {
                         return Ok(End::Finished(Finish::Length, None));
                     }
                     self.record.token();
                     self.writer.append(&[Event::Chunk(text)]).await?;
-                    deadline = Deadline::idle(&self.limits);
                 }
-                Some(Ok(Token::End { finish, usage })) => return Ok(End::Finished(finish, Some(usage))),
-                Some(Err(error)) => return Ok(self.failed(&error)),
-                None => return Ok(self.failed(&ModelError::BrokeOff("its stream ended without an end".into()))),
+                Ok(Token::End { finish, usage }) => return Ok(End::Finished(finish, usage)),
+                Err(error) => {
+                    tracing::warn!(stream = %self.log.id(), model = answer.model(), %error, "the model failed");
+                    return Ok(End::Failed(Problem::from(&error)));
+                }
             }
         }
-    }
-
-    fn failed(&self, error: &ModelError) -> End {
-        tracing::warn!(stream = %self.log.id(), model = self.model.name(), %error, "the model failed");
-        End::Failed(Problem::from(error))
     }
 
     /// Appends the terminal event.
@@ -128,22 +130,6 @@ async fn next<T>(early: &mut Pin<&mut impl Future<Output = EarlyEnd>>, token: im
     }
 }
 
-/// Until when the next token must come, and what it is called if it doesn't.
-struct Deadline {
-    at: Instant,
-    kind: Kind,
-}
-
-impl Deadline {
-    fn first_token(limits: &Limits) -> Self {
-        Self { at: Instant::now() + limits.first_token_timeout, kind: Kind::FirstTokenTimeout }
-    }
-
-    fn idle(limits: &Limits) -> Self {
-        Self { at: Instant::now() + limits.idle_timeout, kind: Kind::IdleTimeout }
-    }
-
-    fn passed(&self) -> Problem {
-        Problem::new(self.kind, "the model was silent for too long; try again")
-    }
+fn idle() -> Problem {
+    Problem::new(Kind::IdleTimeout, "the model was silent for too long; try again")
 }
