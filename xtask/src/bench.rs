@@ -15,6 +15,8 @@ pub(crate) enum Part {
     Embedded,
     /// The origin by itself: a replay, and the memory of held streams
     Streams,
+    /// The origin between a provider and its readers: CPU time a frame, time to first token, gaps
+    Remote,
     /// Through the built worker under workerd: first byte, stop, a thousand streams cut and resumed
     Edge,
 }
@@ -39,6 +41,10 @@ pub(crate) fn run(project: &Project, part: Option<Part>) -> Result<()> {
     if runs(Part::Streams) {
         say("== streams at the origin");
         process::run(project.cargo("bench").args(["--package", "headwater-origin", "--bench", "streams"]))?;
+    }
+    if runs(Part::Remote) {
+        say("== remote models");
+        process::run(project.cargo("bench").args(["--package", "headwater-origin", "--bench", "remote"]))?;
     }
     if runs(Part::Edge) {
         say("== through the edge");

@@ -13,6 +13,9 @@ use tokio::{
     sync::watch,
 };
 
+/// The end of a body in chunks.
+const END: &[u8] = b"0\r\n\r\n";
+
 /// What a provider answers to every request.
 #[derive(Clone)]
 pub struct Answer {
@@ -122,9 +125,11 @@ async fn serve(mut socket: TcpStream, answer: &Answer, requests: &Mutex<Vec<Requ
         if socket.write_all(answer.head.as_bytes()).await.is_err() {
             return;
         }
-        for step in &answer.steps {
+        for (rest, step) in (0..answer.steps.len()).rev().zip(&answer.steps) {
             let told = match step {
-                Step::Send(bytes) => chunk(&mut socket, bytes).await,
+                // As one write with the body's end: a connection is kept only if that is there at the last token.
+                Step::Send(bytes) if rest == 0 => socket.write_all(&[&*chunk(bytes), END].concat()).await,
+                Step::Send(bytes) => socket.write_all(&chunk(bytes)).await,
                 Step::Pause(time) => {
                     tokio::time::sleep(*time).await;
                     Ok(())
@@ -137,22 +142,20 @@ async fn serve(mut socket: TcpStream, answer: &Answer, requests: &Mutex<Vec<Requ
                 return;
             }
         }
-        if socket.write_all(b"0\r\n\r\n").await.is_err() {
-            return;
-        }
     }
 }
 
-async fn chunk(socket: &mut TcpStream, bytes: &[u8]) -> std::io::Result<()> {
-    let mut chunk = format!("{:x}\r\n", bytes.len()).into_bytes();
-    chunk.extend_from_slice(bytes);
-    chunk.extend_from_slice(b"\r\n");
-    socket.write_all(&chunk).await
+/// A chunk of a body, RFC 9112 section 7.1; none for no bytes, because that would be the end.
+fn chunk(bytes: &[u8]) -> Vec<u8> {
+    if bytes.is_empty() {
+        return Vec::new();
+    }
+    [format!("{:x}\r\n", bytes.len()).as_bytes(), bytes, b"\r\n"].concat()
 }
 
 async fn endless(socket: &mut TcpStream, bytes: &[u8], every: Duration) -> std::io::Result<()> {
     loop {
-        chunk(socket, bytes).await?;
+        socket.write_all(&chunk(bytes)).await?;
         if let Ok(left) = tokio::time::timeout(every, left(socket)).await {
             return left;
         }
