@@ -37,11 +37,11 @@ fn main() {
     let tokens = TOKENS.to_string();
     // The same choices in every run.
     let fixed = ["--max-tokens", &tokens, "--seed", "7"].map(Into::into);
-    let settings = match Config::parse_from_env(flags.chain(fixed)) {
-        Ok(config) => config.embedded,
+    let (settings, max_tokens) = match Config::parse_from_env(flags.chain(fixed)) {
+        Ok(config) => (config.embedded, config.max_tokens),
         Err(error) => return eprintln!("{error}"),
     };
-    let embedded = match Embedded::load(&settings) {
+    let embedded = match Embedded::load(&settings, max_tokens) {
         Ok(embedded) => embedded,
         Err(error) => return eprintln!("{error}"),
     };

@@ -35,7 +35,7 @@ type Failure = Box<dyn std::error::Error>;
 
 fn main() -> ExitCode {
     if std::env::args().any(|arg| arg == "--listen") {
-        return program::main(|_| Ok(Arc::new(scripted::Scripted)));
+        return program::main(|_| Ok(vec![Arc::new(scripted::Scripted)]));
     }
     if let Err(error) = measure() {
         eprintln!("{error}");

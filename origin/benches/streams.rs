@@ -31,7 +31,7 @@ const AT_ONCE: usize = 100;
 
 fn main() -> ExitCode {
     if std::env::args().any(|arg| arg == "--listen") {
-        return program::main(|_| Ok(Arc::new(scripted::Scripted)));
+        return program::main(|_| Ok(vec![Arc::new(scripted::Scripted)]));
     }
     if let Err(error) = measure() {
         eprintln!("{error}");

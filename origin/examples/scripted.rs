@@ -89,6 +89,7 @@ fn error(name: &str) -> Option<ModelError> {
     match name {
         "refused" => Some(ModelError::Refused("by script".into())),
         "rate-limited" => Some(ModelError::RateLimited(Some(Duration::from_secs(7)))),
+        "unauthorised" => Some(ModelError::Unauthorised(401)),
         "overloaded" => Some(ModelError::Overloaded(None)),
         "broke-off" => Some(ModelError::BrokeOff("by script".into())),
         _ => None,
@@ -96,9 +97,9 @@ fn error(name: &str) -> Option<ModelError> {
 }
 
 fn end() -> Token {
-    Token::End { finish: Finish::Stop, usage: Usage { input_tokens: 3, output_tokens: 7 } }
+    Token::End { finish: Finish::Stop, usage: Some(Usage { input_tokens: 3, output_tokens: 7 }) }
 }
 
 fn main() -> ExitCode {
-    program::main(|_| Ok(Arc::new(Scripted)))
+    program::main(|_| Ok(vec![Arc::new(Scripted)]))
 }

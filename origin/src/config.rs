@@ -14,13 +14,14 @@ use std::{
 
 use bytesize::ByteSize;
 use clap::{
-    Arg, Args, Command, CommandFactory, FromArgMatches, Parser,
+    Arg, ArgAction, Args, Command, CommandFactory, FromArgMatches, Parser,
     builder::{FalseyValueParser, TypedValueParser},
     error::ErrorKind,
 };
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::{
+    model::name::Name,
     prompt::{Prompt, Prompts},
     server,
     stream::{Limits, OriginName, Place, reader::Pace, redis::address::NoAddress},
@@ -50,9 +51,14 @@ pub struct Config {
     #[arg(long, default_value = "a")]
     pub name: OriginName,
 
-    /// The model that answers: embedded
-    #[arg(long, default_value = "embedded")]
-    pub model: String,
+    /// The model that answers: embedded, PROVIDER:MODEL, or BASE_URL#MODEL for a server that speaks OpenAI's
+    /// protocol. Given several times, or with commas: in order of preference
+    #[arg(long, value_name = "NAME", default_value = "embedded", value_delimiter = ',')]
+    pub model: Vec<Name>,
+
+    /// The most tokens of one answer, thoughts included
+    #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_tokens: u32,
 
     /// Where streams are kept: "memory", or for several origins redis://user:password@host:port/database
     // Not shown with its value, which may hold a password.
@@ -88,7 +94,7 @@ pub struct Streams {
     #[arg(long, value_name = "TIME", default_value = "2s", value_parser = humantime::parse_duration)]
     gate: Duration,
 
-    /// The longest time from the call of the model to its first token
+    /// The longest time from the call of a model to its first token; then the next model is asked
     #[arg(long, value_name = "TIME", default_value = "120s", value_parser = humantime::parse_duration)]
     first_token_timeout: Duration,
 
@@ -167,10 +173,6 @@ pub struct Embedded {
     /// Threads that it computes with [default: the cores of the machine]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=512))]
     pub embedded_threads: Option<u16>,
-
-    /// The most tokens of one answer
-    #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..))]
-    pub max_tokens: u32,
 
     /// How freely it chooses; 0 always takes the likeliest token
     #[arg(long, value_name = "X", default_value_t = 0.6, value_parser = finite)]
@@ -263,7 +265,6 @@ impl Config {
         let streams = &self.streams;
         Limits {
             gate: streams.gate,
-            first_token_timeout: streams.first_token_timeout,
             idle_timeout: streams.idle_timeout,
             linger: streams.linger,
             stream_bytes: bytes(streams.stream_size),
@@ -271,6 +272,11 @@ impl Config {
             queue: streams.queue,
             pace: Pace { write_interval: streams.write_interval, heartbeat: streams.heartbeat },
         }
+    }
+
+    /// How long a model may take for its first token.
+    pub fn first_token_timeout(&self) -> Duration {
+        self.streams.first_token_timeout
     }
 
     /// How long a finished stream is kept.
@@ -356,21 +362,36 @@ fn with_file(mut command: Command, file: &toml::Table) -> Result<Command, String
         if id == "config" || !command.get_arguments().any(|arg| arg.get_id() == id.as_str()) {
             return Err(format!("there is no setting {name:?}"));
         }
-        let value = match value {
-            toml::Value::String(text) => text.clone(),
-            toml::Value::Integer(_) | toml::Value::Float(_) | toml::Value::Boolean(_) => value.to_string(),
-            _ => return Err(format!("{name} takes one value")),
+        let many = command.get_arguments().any(|arg| arg.get_id() == id.as_str() && is_list(arg));
+        let values = match value {
+            toml::Value::Array(values) if many => values.iter().map(text).collect(),
+            value => text(value).map(|text| vec![text]),
         };
+        let values = values.ok_or_else(|| format!("{name} takes {}", if many { "texts" } else { "one value" }))?;
         command = command.mut_arg(id, |arg| {
             // A switch takes no value on the command line, but has one as a default.
             if arg.get_action().takes_values() {
-                arg.default_value(value)
+                arg.default_values(values)
             } else {
-                arg.default_value(value).num_args(0)
+                arg.default_values(values).num_args(0)
             }
         });
     }
     Ok(command)
+}
+
+/// Whether a flag can be given several times.
+fn is_list(arg: &Arg) -> bool {
+    matches!(arg.get_action(), ArgAction::Append)
+}
+
+/// A file's value as a flag's; tables and lists are none.
+fn text(value: &toml::Value) -> Option<String> {
+    match value {
+        toml::Value::String(text) => Some(text.clone()),
+        toml::Value::Integer(_) | toml::Value::Float(_) | toml::Value::Boolean(_) => Some(value.to_string()),
+        _ => None,
+    }
 }
 
 /// More than this of anything is a slip of the hand.

@@ -2,19 +2,38 @@
 
 use std::{error::Error, process::ExitCode, sync::Arc};
 
-use headwater_origin::{config::Config, model::Model, program};
+use headwater_origin::{
+    config::Config,
+    model::{Model, name::Name, remote},
+    program::{self, Models},
+};
 
 fn main() -> ExitCode {
-    program::main(model)
+    program::main(models)
 }
 
-/// The model that the settings name.
-fn model(config: &Config) -> Result<Arc<dyn Model>, Box<dyn Error>> {
-    match config.model.as_str() {
-        #[cfg(feature = "embedded")]
-        "embedded" => Ok(Arc::new(headwater_origin::model::embedded::Embedded::load(&config.embedded)?)),
-        #[cfg(not(feature = "embedded"))]
-        "embedded" => Err("this origin was built without the embedded model; build it with --features embedded".into()),
-        other => Err(format!("there is no model {other:?}; --model takes: embedded").into()),
-    }
+/// The models that the settings name.
+fn models(config: &Config) -> Result<Models, Box<dyn Error>> {
+    let variable = |name: &str| std::env::var(name).ok();
+    remote::check_servers(&config.model, variable)?;
+    let model = |name: &Name| -> Result<Arc<dyn Model>, Box<dyn Error>> {
+        match name {
+            Name::Embedded => embedded(config),
+            Name::Remote(place, model) => {
+                let name = name.to_string();
+                Ok(Arc::new(remote::Remote::new(name, place, model, config.max_tokens, variable)?))
+            }
+        }
+    };
+    config.model.iter().map(model).collect()
+}
+
+#[cfg(feature = "embedded")]
+fn embedded(config: &Config) -> Result<Arc<dyn Model>, Box<dyn Error>> {
+    Ok(Arc::new(headwater_origin::model::embedded::Embedded::load(&config.embedded, config.max_tokens)?))
+}
+
+#[cfg(not(feature = "embedded"))]
+fn embedded(_: &Config) -> Result<Arc<dyn Model>, Box<dyn Error>> {
+    Err("this origin was built without the embedded model; build it with --features embedded".into())
 }

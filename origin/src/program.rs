@@ -7,10 +7,11 @@ use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
 };
+use tracing_subscriber::EnvFilter;
 
 use crate::{
     config::{Config, ConfigError, Secrets},
-    model::Model,
+    model::{Model, fallback::Fallback},
     routes::{self, App},
     server,
     stream::{Hub, Journal, MemoryJournal, Place, RedisJournal, redis},
@@ -18,19 +19,25 @@ use crate::{
 
 /// What is logged where RUST_LOG doesn't say: of llama.cpp only what is wrong.
 const LOG: &str = "info,llama-cpp-2=warn,llama_cpp_2=error";
+/// What is logged never: the providers' library writes their words down in full, and keys may be among them.
+const UNLOGGED: &str = "genai=off";
 
-/// Runs the program: reads its settings, takes its address, loads what `model` returns, and serves until
+/// The models that the settings name, in order of preference.
+pub type Models = Vec<Arc<dyn Model>>;
+
+/// Runs the program: reads its settings, takes its address, loads what `models` returns, and serves until
 /// SIGTERM or SIGINT. What stops it from starting is told in one line.
-pub fn main(model: impl FnOnce(&Config) -> Result<Arc<dyn Model>, Box<dyn Error>>) -> ExitCode {
+pub fn main(models: impl FnOnce(&Config) -> Result<Models, Box<dyn Error>>) -> ExitCode {
     let config = match Config::parse_from_env(std::env::args_os()) {
         Ok(config) => config,
         Err(ConfigError::Flags(error)) => error.exit(),
         Err(error) => return refuse(&error),
     };
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| LOG.into());
+    let chosen = std::env::var(EnvFilter::DEFAULT_ENV).unwrap_or_else(|_| LOG.into());
+    let filter = EnvFilter::new(format!("{chosen},{UNLOGGED}"));
     let log = tracing_subscriber::fmt().json().flatten_event(true).with_current_span(false).with_span_list(false);
     log.with_env_filter(filter).with_writer(std::io::stderr).init();
-    match start(config, model) {
+    match start(config, models) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => refuse(&*error),
     }
@@ -56,12 +63,13 @@ pub async fn serve(
     figures: Option<TcpListener>,
     config: Config,
     secrets: Secrets,
-    model: Arc<dyn Model>,
+    models: Models,
     journal: Arc<dyn Journal>,
     shutdown: impl Future<Output = ()>,
 ) {
     let settings = config.server();
-    let hub = Hub::new(config.name.clone(), model, journal.clone(), config.limits());
+    let models = Fallback::new(models, config.first_token_timeout());
+    let hub = Hub::new(config.name.clone(), models, journal.clone(), config.limits());
     let app = App { hub: hub.clone(), prompts: config.prompts, secrets, log_variables: config.log_variables };
     let figures = figures.map(|listener| server::serve_on(listener, routes::figures(hub.clone()), settings.clone()));
     tokio::select! {
@@ -74,7 +82,7 @@ pub async fn serve(
 #[tokio::main]
 async fn start(
     config: Config,
-    model: impl FnOnce(&Config) -> Result<Arc<dyn Model>, Box<dyn Error>>,
+    models: impl FnOnce(&Config) -> Result<Models, Box<dyn Error>>,
 ) -> Result<(), Box<dyn Error>> {
     let secrets = Secrets::from_env()?;
     raise_file_limit(config.server().connections);
@@ -83,9 +91,9 @@ async fn start(
         Some(address) => Some(bind(address, "--metrics").await?),
         None => None,
     };
-    // Before the model is loaded, which takes longer.
+    // Before the models are loaded, which takes longer.
     let journal = journal(&config).await?;
-    let model = model(&config)?;
+    let models = models(&config)?;
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let shutdown = async move {
         tokio::select! { _ = terminate.recv() => {} _ = interrupt.recv() => {} }
@@ -95,8 +103,9 @@ async fn start(
             std::process::exit(1);
         });
     };
-    tracing::info!(address = %listener.local_addr()?, name = %config.name, model = model.name(), "listening");
-    serve(listener, figures, config, secrets, model, journal, shutdown).await;
+    let names: Vec<&str> = models.iter().map(|model| model.name()).collect();
+    tracing::info!(address = %listener.local_addr()?, name = %config.name, models = names.join(","), "listening");
+    serve(listener, figures, config, secrets, models, journal, shutdown).await;
     tracing::info!("stopped");
     Ok(())
 }

@@ -16,7 +16,8 @@ pub(crate) struct Record {
     prompt: String,
     /// The variables as JSON, only where they are to be logged.
     variables: Option<String>,
-    model: String,
+    /// The one that answers.
+    model: Option<String>,
     trace: Option<TraceParent>,
     metrics: Arc<Metrics>,
     /// The figures of the model, once it answers.
@@ -29,6 +30,9 @@ pub(crate) struct Record {
     usage: Option<Usage>,
 }
 
+/// What the figures call the model of a stream that none has answered.
+const NO_MODEL: &str = "none";
+
 /// The caller's place in a distributed trace: the header `traceparent`, W3C Trace Context section 3.2.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TraceParent(String);
@@ -40,13 +44,13 @@ pub struct NotATraceParent;
 
 impl Record {
     /// The record of a stream that starts now.
-    pub(crate) fn new(log: Arc<Log>, start: Start, model: &str, metrics: Arc<Metrics>) -> Self {
+    pub(crate) fn new(log: Arc<Log>, start: Start, metrics: Arc<Metrics>) -> Self {
         metrics.started();
         Self {
             log,
             prompt: start.name,
             variables: start.variables,
-            model: model.to_owned(),
+            model: None,
             trace: start.trace,
             metrics,
             of_model: None,
@@ -60,15 +64,21 @@ impl Record {
         }
     }
 
+    /// This model answers.
+    pub(crate) fn answered_by(&mut self, model: &str) {
+        self.model = Some(model.to_owned());
+        self.of_model = Some(self.metrics.of(model));
+    }
+
     /// A piece of text came.
     pub(crate) fn token(&mut self) {
         let now = self.elapsed();
-        let figures = self.of_model.get_or_insert_with(|| self.metrics.of(&self.model));
-        if self.first_token.is_none() {
-            self.first_token = Some(now);
-            figures.first_chunk(now);
-        } else {
-            figures.next_chunk(now - self.last_token);
+        let first = self.first_token.is_none();
+        self.first_token.get_or_insert(now);
+        match &self.of_model {
+            Some(figures) if first => figures.first_chunk(now),
+            Some(figures) => figures.next_chunk(now - self.last_token),
+            None => {}
         }
         self.last_token = now;
         self.chunks += 1;
@@ -98,7 +108,7 @@ impl Record {
 
 impl Drop for Record {
     fn drop(&mut self) {
-        self.metrics.ended(&self.model, self.outcome, self.elapsed(), self.usage);
+        self.metrics.ended(self.model.as_deref().unwrap_or(NO_MODEL), self.outcome, self.elapsed(), self.usage);
         let audience = self.log.audience().borrow();
         let millis = |time: Duration| time.as_secs_f64() * 1e3;
         tracing::info!(

@@ -4,14 +4,15 @@
 #![expect(clippy::unwrap_used, reason = "a test that can't go on fails")]
 
 use std::{
+    pin::Pin,
     sync::LazyLock,
     time::{Duration, Instant},
 };
 
-use futures::{StreamExt, future::join_all};
+use futures::{StreamExt, future::join_all, stream::Peekable};
 use headwater_origin::{
     config::Config,
-    model::{Model, ModelError, Token, embedded::Embedded},
+    model::{Model, ModelError, Token, Tokens, embedded::Embedded},
     stream::{Finish, Usage},
 };
 
@@ -26,16 +27,27 @@ fn load(file: &str) -> Result<Embedded, String> {
     let flags =
         ["origin", "--embedded-path", file, "--seed", "7", "--embedded-streams", "2", "--embedded-context", &context];
     let settings = Config::parse_from_env(flags.map(Into::into)).unwrap();
-    Embedded::load(&settings.embedded).map_err(|error| error.to_string())
+    Embedded::load(&settings.embedded, settings.max_tokens).map_err(|error| error.to_string())
+}
+
+/// An answer; waits for a place while other tests have them all.
+async fn begin(model: &Embedded, prompt: &str) -> Peekable<Tokens> {
+    loop {
+        let mut tokens = model.generate(prompt).peekable();
+        match Pin::new(&mut tokens).peek().await {
+            Some(Err(ModelError::Overloaded(_))) => tokio::time::sleep(Duration::from_millis(10)).await,
+            _ => return tokens,
+        }
+    }
 }
 
 /// The answer's text and its end.
 async fn answer(model: &Embedded, prompt: &str) -> (String, Finish, Usage) {
-    let tokens: Vec<_> = model.generate(prompt).map(Result::unwrap).collect().await;
+    let tokens: Vec<_> = begin(model, prompt).await.map(Result::unwrap).collect().await;
     let (end, texts) = tokens.split_last().unwrap();
     let texts =
         texts.iter().map(|token| if let Token::Text(text) = token { text.as_str() } else { panic!("two ends") });
-    let Token::End { finish, usage } = end else { panic!("no end: {end:?}") };
+    let Token::End { finish, usage: Some(usage) } = end else { panic!("no end: {end:?}") };
     (texts.collect(), *finish, *usage)
 }
 
@@ -77,13 +89,16 @@ async fn a_prompt_that_fills_the_context_is_refused_and_one_that_nearly_does_end
 
 #[tokio::test]
 async fn answers_that_are_dropped_free_their_sequences() {
-    let mut both = [MODEL.generate("Write a long story"), MODEL.generate("Write a long story")];
+    let model = load(FILE).unwrap();
+    let mut both = [model.generate("Write a long story"), model.generate("Write a long story")];
     for tokens in &mut both {
         tokens.next().await.unwrap().unwrap();
     }
+    let third = model.generate("Hello").next().await;
+    assert_eq!(third, Some(Err(ModelError::Overloaded(None))), "beyond its sequences it says so at once");
     drop(both);
     let dropped = Instant::now();
-    MODEL.generate("Hello").next().await.unwrap().unwrap();
+    model.generate("Hello").next().await.unwrap().unwrap();
     assert!(dropped.elapsed() < Duration::from_secs(5), "{:?}", dropped.elapsed());
 }
 

@@ -10,6 +10,7 @@ use std::{
 
 use futures::{StreamExt, future::join_all};
 use headwater_origin::{
+    model::fallback::Fallback,
     problem::{Kind, Problem},
     stream::{
         Attached, Claim, Cursor, Event, Framing, Hub, Journal, Limits, Log, MemoryJournal, Opened, Reader,
@@ -387,7 +388,6 @@ fn kind(log: &Log) -> Kind {
 fn hub(journal: Arc<dyn Journal>) -> Hub {
     let limits = Limits {
         gate: Duration::from_secs(2),
-        first_token_timeout: LONG,
         idle_timeout: LONG,
         linger: LINGER,
         stream_bytes: 1 << 20,
@@ -395,7 +395,8 @@ fn hub(journal: Arc<dyn Journal>) -> Hub {
         queue: 8,
         pace: Pace { write_interval: Duration::ZERO, heartbeat: Duration::from_secs(10) },
     };
-    Hub::new("a".parse().unwrap(), Arc::new(scripted::Scripted), journal, limits)
+    let models = Fallback::new(vec![Arc::new(scripted::Scripted)], LONG);
+    Hub::new("a".parse().unwrap(), models, journal, limits)
 }
 
 /// Starts an endless stream.

@@ -16,7 +16,7 @@ use futures::{
     channel::mpsc::{self, UnboundedSender},
 };
 use headwater_origin::{
-    model::{Model, ModelError, Token, Tokens},
+    model::{Model, ModelError, Token, Tokens, fallback::Fallback},
     problem::Kind,
     stream::{
         Attached, Finish, Framing, Hub, Journal, Limits, MemoryJournal, RedisJournal, Start, Usage, reader::Pace,
@@ -43,6 +43,8 @@ const READERS: usize = 3;
 const SILENCE: Duration = Duration::from_millis(100);
 /// What comes at all comes within this.
 const LONG: Duration = Duration::from_secs(20);
+/// In seconds of the schedule, longer than any.
+const PATIENCE: u32 = 10_000;
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -124,7 +126,8 @@ async fn readers_at_two_origins_get_every_event_once_and_the_same_terminal_event
 
 fn hub(journal: Arc<dyn Journal>, second: Duration) -> (Hub, UnboundedSender<Result<Token, ModelError>>) {
     let (model, feed) = Driven::new();
-    (Hub::new("a".parse().unwrap(), Arc::new(model), journal, limits(second)), feed)
+    let models = Fallback::new(vec![Arc::new(model)], second * PATIENCE);
+    (Hub::new("a".parse().unwrap(), models, journal, limits(second)), feed)
 }
 
 /// A schedule of a stream that the first hub starts; its readers are at all of them. The stream's id.
@@ -160,7 +163,7 @@ async fn run(
                 }
             }
             Step::End(0) => {
-                drop(feed.unbounded_send(Ok(Token::End { finish: Finish::Stop, usage: Usage::default() })));
+                drop(feed.unbounded_send(Ok(Token::End { finish: Finish::Stop, usage: Some(Usage::default()) })));
                 whole.get_or_insert(said.len());
             }
             Step::End(1) => drop(feed.unbounded_send(Err(ModelError::BrokeOff("test".into())))),
@@ -213,8 +216,7 @@ async fn run(
 fn limits(second: Duration) -> Limits {
     Limits {
         gate: Duration::from_millis(10),
-        first_token_timeout: second * 10_000,
-        idle_timeout: second * 10_000,
+        idle_timeout: second * PATIENCE,
         linger: second * LINGER,
         stream_bytes: 1 << 20,
         generations: 4,

@@ -58,6 +58,22 @@ fn a_flag_wins_over_the_file_and_the_file_over_the_default() {
 }
 
 #[test]
+fn several_models_are_named_in_the_file_by_flags_or_with_commas() {
+    let names = |config: Config| config.model.iter().map(ToString::to_string).collect::<Vec<_>>();
+    for text in ["model = \"ollama:a,embedded\"\n", "model = [\"ollama:a\", \"embedded\"]\n"] {
+        let file = File::new("models", text);
+        assert_eq!(names(parse(&file.0, &[]).unwrap()), ["ollama:a", "embedded"], "{text}");
+        let flags = ["--model", "ollama:b", "--model", "ollama:c"];
+        assert_eq!(names(parse(&file.0, &flags).unwrap()), ["ollama:b", "ollama:c"], "flags win");
+    }
+    assert_eq!(names(Config::parse_from_env(["origin".into()]).unwrap()), ["embedded"]);
+    let told = parse(&File::new("model", "model = [1, \"x\"]\n").0, &[]).err().unwrap();
+    assert!(told.contains("--model"), "{told}");
+    let (_, told) = refused(&[("EDGE_SECRET", "0123456789abcdef"), ("HEADWATER_MODEL", "ollama:a,nobody:b")], &[]);
+    assert!(told.contains("nobody:b"), "{told}");
+}
+
+#[test]
 fn the_file_has_the_prompts() {
     let text = "[prompts.haiku]\ntemplate = \"About {topic} for {reader}\"\ndefaults = { reader = \"all\" }\n";
     let config = parse(&File::new("prompts", text).0, &[]).unwrap();

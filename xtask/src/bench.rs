@@ -17,6 +17,8 @@ pub(crate) enum Part {
     Streams,
     /// A journal in Redis: the gaps between tokens at two origins
     Redis,
+    /// The origin between a provider and its readers: CPU time a frame, time to first token, gaps
+    Remote,
     /// Through the built worker under workerd: first byte, stop, a thousand streams cut and resumed
     Edge,
 }
@@ -32,19 +34,24 @@ pub(crate) fn run(project: &Project, part: Option<Part>) -> Result<()> {
     steps::run(project, steps)?;
 
     let runs = |wanted| part.is_none_or(|part| part == wanted);
+    let bench = |name: &str| {
+        let mut command = project.cargo("bench");
+        command.args(["--package", "headwater-origin", "--bench", name]);
+        command
+    };
     if runs(Part::Embedded) {
         say("== the embedded model");
-        let mut command = project.cargo("bench");
-        command.args(["--package", "headwater-origin", "--bench", "embedded", "--", "--embedded-path"]);
-        process::run(command.arg(model::path(project)))?;
+        process::run(bench("embedded").args(["--", "--embedded-path"]).arg(model::path(project)))?;
     }
-    if runs(Part::Streams) {
-        say("== streams at the origin");
-        process::run(project.cargo("bench").args(["--package", "headwater-origin", "--bench", "streams"]))?;
-    }
-    if runs(Part::Redis) {
-        say("== two origins and Redis");
-        process::run(project.cargo("bench").args(["--package", "headwater-origin", "--bench", "redis"]))?;
+    for (part, title, name) in [
+        (Part::Streams, "== streams at the origin", "streams"),
+        (Part::Remote, "== remote models", "remote"),
+        (Part::Redis, "== two origins and Redis", "redis"),
+    ] {
+        if runs(part) {
+            say(title);
+            process::run(&mut bench(name))?;
+        }
     }
     if runs(Part::Edge) {
         say("== through the edge");

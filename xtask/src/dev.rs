@@ -43,14 +43,14 @@ pub(crate) struct Options {
     /// The origin's port
     #[arg(long, default_value_t = 9000, value_parser = clap::value_parser!(u16).range(1..))]
     origin_port: u16,
-    /// The model, handed on to the origin
-    #[arg(long, default_value = EMBEDDED)]
-    model: String,
+    /// A model, handed on to the origin; given several times, or with commas, in order of preference
+    #[arg(long = "model", value_name = "NAME", default_value = EMBEDDED, value_delimiter = ',')]
+    models: Vec<String>,
 }
 
 impl Options {
     fn embedded(&self) -> Embedded {
-        if self.model == EMBEDDED { Embedded::Yes } else { Embedded::No }
+        if self.models.iter().any(|model| model == EMBEDDED) { Embedded::Yes } else { Embedded::No }
     }
 }
 
@@ -109,7 +109,8 @@ fn set_up(project: &Project, embedded: Embedded) -> Result<()> {
 
 fn origin_command(project: &Project, options: &Options, address: SocketAddr) -> Result<Command> {
     let mut command = project.command(project.origin());
-    command.args(["--listen", &address.to_string(), "--model", &options.model]);
+    command.args(["--listen", &address.to_string()]);
+    command.args(options.models.iter().flat_map(|model| ["--model", model]));
     if options.embedded() == Embedded::Yes {
         command.arg("--embedded-path").arg(model::path(project));
     }

@@ -1,7 +1,17 @@
 //! Models: what turns a prompt into tokens.
+//!
+//! # Layout
+//! - [`name`]: how models are named.
+//! - [`fallback`]: several of them, in order of preference.
+//! - `embedded`: one in this process.
+//! - [`remote`]: those behind a provider's API; `failure`: what their errors mean.
 
 #[cfg(feature = "embedded")]
 pub mod embedded;
+mod failure;
+pub mod fallback;
+pub mod name;
+pub mod remote;
 
 use std::time::Duration;
 
@@ -17,7 +27,8 @@ pub trait Model: Send + Sync + 'static {
     /// Its name, as `--model` takes it.
     fn name(&self) -> &str;
 
-    /// How many generations it runs at once; `None` where that is not its limit.
+    /// How many generations it runs at once; beyond it, it answers [`ModelError::Overloaded`] at once. `None`
+    /// where that is not its limit.
     fn concurrency(&self) -> Option<usize> {
         None
     }
@@ -39,8 +50,8 @@ pub enum Token {
     End {
         /// Why.
         finish: Finish,
-        /// What it cost.
-        usage: Usage,
+        /// What it cost, where the model tells.
+        usage: Option<Usage>,
     },
 }
 
@@ -50,15 +61,31 @@ pub enum ModelError {
     /// It won't answer this prompt.
     #[error("the model refused the prompt: {0}")]
     Refused(String),
+    /// Its provider, with this status, doesn't let us in: the key, the account, or its money.
+    #[error("the model's provider doesn't accept the key: status {0}")]
+    Unauthorised(u16),
     /// It wants fewer requests.
     #[error("the model's rate limit is reached")]
     RateLimited(Option<Duration>),
     /// It has no room.
     #[error("the model is overloaded")]
     Overloaded(Option<Duration>),
+    /// It answered something else than an answer.
+    #[error("the model's answer is none: {0}")]
+    BadAnswer(String),
     /// It ended before its answer did.
     #[error("the model broke off: {0}")]
     BrokeOff(String),
+    /// It was silent from the start.
+    #[error("the model gave no first token in time")]
+    FirstTokenTimeout,
+}
+
+impl ModelError {
+    /// Whether another try may go better.
+    pub fn retryable(&self) -> bool {
+        Problem::from(self).kind().retryable()
+    }
 }
 
 /// The one place where a model's error becomes what a reader is told. The error's own text stays in the log.
@@ -67,14 +94,20 @@ impl From<&ModelError> for Problem {
         const SOON: Duration = Duration::from_secs(1);
         match error {
             ModelError::Refused(_) => Self::new(Kind::ModelRefused, "the model refuses this prompt; change it"),
+            ModelError::Unauthorised(_) => {
+                Self::new(Kind::ModelRefused, "the model can't be used; the origin's operator has to mend it")
+            }
             ModelError::RateLimited(after) => {
                 Self::new(Kind::RateLimited, "the model's rate limit is reached; try again later")
                     .retry_after(after.unwrap_or(SOON))
             }
             ModelError::Overloaded(after) => Self::new(Kind::Overloaded, "the model is overloaded; try again later")
                 .retry_after(after.unwrap_or(SOON)),
-            ModelError::BrokeOff(_) => {
+            ModelError::BadAnswer(_) | ModelError::BrokeOff(_) => {
                 Self::new(Kind::ModelBrokeOff, "the model broke off before its answer was whole; try again")
+            }
+            ModelError::FirstTokenTimeout => {
+                Self::new(Kind::FirstTokenTimeout, "the model was silent for too long; try again")
             }
         }
     }

@@ -5,8 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use futures::StreamExt;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::timeout;
 
 use super::{
     Done, Event, Finish, JournalError, Limits, Log, Timing, Usage, Writer,
@@ -14,7 +13,7 @@ use super::{
     limits::Slot,
 };
 use crate::{
-    model::{Model, ModelError, Token},
+    model::{Model, ModelError, Token, fallback::Fallback},
     problem::{Kind, Problem},
     record::Record,
     wire,
@@ -26,7 +25,7 @@ const TOGETHER: usize = 32;
 
 /// One stream's generation.
 pub(crate) struct Generation {
-    pub(crate) model: Arc<dyn Model>,
+    pub(crate) models: Arc<Fallback>,
     pub(crate) prompt: String,
     pub(crate) log: Arc<Log>,
     pub(crate) writer: Box<dyn Writer>,
@@ -64,18 +63,25 @@ impl Generation {
             end = &mut early => return Ok(end.into()),
             permit = slot.acquire() => permit,
         };
-        let mut tokens = self.model.generate(&self.prompt).ready_chunks(TOGETHER);
-        let mut deadline = Deadline::first_token(&self.limits);
+        let stream = self.log.id();
+        let failed = |model: &dyn Model, error: &ModelError| {
+            tracing::warn!(%stream, model = model.name(), %error, "the model gave no first token");
+        };
+        let mut answer = match next(&mut early, self.models.begin(&self.prompt, failed)).await {
+            Next::Early(end) => return Ok(end.into()),
+            Next::Token(Ok(answer)) => answer,
+            Next::Token(Err(error)) => return Ok(End::Failed(Problem::from(&error))),
+        };
+        self.record.answered_by(answer.model());
         loop {
-            let ready = match next(&mut early, timeout_at(deadline.at, tokens.next())).await {
-                Next::Token(Ok(ready)) => ready,
-                Next::Token(Err(_)) => return Ok(End::Failed(deadline.passed())),
+            let ready = match next(&mut early, timeout(self.limits.idle_timeout, answer.ready(TOGETHER))).await {
                 Next::Early(end) => return Ok(end.into()),
+                Next::Token(Ok(ready)) => ready,
+                Next::Token(Err(_)) => return Ok(End::Failed(idle())),
             };
-            let (events, end) = self.take(ready);
+            let (events, end) = self.take(ready, answer.model());
             if !events.is_empty() {
                 self.writer.append(&events).await?;
-                deadline = Deadline::idle(&self.limits);
             }
             if let Some(end) = end {
                 return Ok(end);
@@ -84,12 +90,10 @@ impl Generation {
     }
 
     /// What the model has given, as events, and the end of its answer where that is among it.
-    fn take(&mut self, ready: Option<Vec<Result<Token, ModelError>>>) -> (Vec<Event>, Option<End>) {
-        let nothing = ModelError::BrokeOff("its stream ended without an end".into());
-        let (mut events, mut size) = (Vec::new(), self.log.size());
-        for token in ready.unwrap_or_else(|| vec![Err(nothing)]) {
+    fn take(&mut self, ready: Vec<Result<Token, ModelError>>, model: &str) -> (Vec<Event>, Option<End>) {
+        let (mut events, mut size) = (Vec::with_capacity(ready.len()), self.log.size());
+        for token in ready {
             let end = match token {
-                Ok(Token::Text(text)) if text.is_empty() => continue,
                 Ok(Token::Text(text)) => {
                     size += wire::frame_bound(text.len());
                     if size <= self.limits.stream_bytes {
@@ -99,17 +103,15 @@ impl Generation {
                     }
                     End::Finished(Finish::Length, None)
                 }
-                Ok(Token::End { finish, usage }) => End::Finished(finish, Some(usage)),
-                Err(error) => self.failed(&error),
+                Ok(Token::End { finish, usage }) => End::Finished(finish, usage),
+                Err(error) => {
+                    tracing::warn!(stream = %self.log.id(), model, %error, "the model failed");
+                    End::Failed(Problem::from(&error))
+                }
             };
             return (events, Some(end));
         }
         (events, None)
-    }
-
-    fn failed(&self, error: &ModelError) -> End {
-        tracing::warn!(stream = %self.log.id(), model = self.model.name(), %error, "the model failed");
-        End::Failed(Problem::from(error))
     }
 
     /// Appends the terminal event.
@@ -153,22 +155,6 @@ async fn next<T>(early: &mut Pin<&mut impl Future<Output = EarlyEnd>>, token: im
     }
 }
 
-/// Until when the next token must come, and what it is called if it doesn't.
-struct Deadline {
-    at: Instant,
-    kind: Kind,
-}
-
-impl Deadline {
-    fn first_token(limits: &Limits) -> Self {
-        Self { at: Instant::now() + limits.first_token_timeout, kind: Kind::FirstTokenTimeout }
-    }
-
-    fn idle(limits: &Limits) -> Self {
-        Self { at: Instant::now() + limits.idle_timeout, kind: Kind::IdleTimeout }
-    }
-
-    fn passed(&self) -> Problem {
-        Problem::new(self.kind, "the model was silent for too long; try again")
-    }
+fn idle() -> Problem {
+    Problem::new(Kind::IdleTimeout, "the model was silent for too long; try again")
 }

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     metrics::{Attachment, Metrics},
-    model::Model,
+    model::fallback::Fallback,
     problem::Problem,
     record::{Record, TraceParent},
 };
@@ -29,7 +29,7 @@ pub struct Hub(Arc<Inner>);
 
 struct Inner {
     name: OriginName,
-    model: Arc<dyn Model>,
+    models: Arc<Fallback>,
     journal: Arc<dyn Journal>,
     limits: Arc<Limits>,
     metrics: Arc<Metrics>,
@@ -84,9 +84,9 @@ pub struct Status {
 }
 
 impl Hub {
-    /// A hub of the origin `name`, whose streams `model` answers and `journal` keeps.
-    pub fn new(name: OriginName, model: Arc<dyn Model>, journal: Arc<dyn Journal>, limits: Limits) -> Self {
-        let generations = limits.generations.min(model.concurrency().unwrap_or(usize::MAX));
+    /// A hub of the origin `name`, whose streams `models` answer and `journal` keeps.
+    pub fn new(name: OriginName, models: Fallback, journal: Arc<dyn Journal>, limits: Limits) -> Self {
+        let generations = limits.generations.min(models.concurrency().unwrap_or(usize::MAX));
         let limits = Limits {
             // What their types hold: offsets in a log are 32 bits.
             stream_bytes: limits.stream_bytes.min(u32::MAX as usize),
@@ -95,7 +95,7 @@ impl Hub {
         };
         Self(Arc::new(Inner {
             name,
-            model,
+            models: Arc::new(models),
             journal,
             slots: Arc::new(Semaphore::new(generations.min(Semaphore::MAX_PERMITS))),
             queue: Arc::new(Semaphore::new(limits.queue)),
@@ -124,9 +124,9 @@ impl Hub {
                 match self.admit(&log) {
                     Ok((slot, running)) => {
                         let prompt = start.prompt.clone();
-                        let record = Record::new(log.clone(), start, hub.model.name(), hub.metrics.clone());
-                        let (model, limits) = (hub.model.clone(), hub.limits.clone());
-                        let generation = Generation { model, prompt, log, writer, limits, record };
+                        let record = Record::new(log.clone(), start, hub.metrics.clone());
+                        let (models, limits) = (hub.models.clone(), hub.limits.clone());
+                        let generation = Generation { models, prompt, log, writer, limits, record };
                         tokio::spawn(async move {
                             let _running = running;
                             generation.run(slot).await;

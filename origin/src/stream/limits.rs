@@ -11,8 +11,6 @@ use super::reader::Pace;
 pub struct Limits {
     /// How long a start waits for its first event before the response begins without.
     pub gate: Duration,
-    /// From the call of the model to its first token.
-    pub first_token_timeout: Duration,
     /// From one token to the next.
     pub idle_timeout: Duration,
     /// How long a generation goes on without a reader, once a framed one has attached.

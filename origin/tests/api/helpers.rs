@@ -43,11 +43,10 @@ pub async fn spawn_origin(flags: &[&str]) -> Origin {
     let secrets = Secrets::new([SECRET.to_owned()]).expect("the secret is long enough");
     let server = tokio::spawn(async move {
         let shutdown = async { drop(stopped.await) };
-        let model = Arc::new(scripted::Scripted);
-        program::serve(listener, Some(for_figures), config, secrets, model, journal, shutdown).await;
+        let models: program::Models = vec![Arc::new(scripted::Scripted)];
+        program::serve(listener, Some(for_figures), config, secrets, models, journal, shutdown).await;
     });
-    let client = reqwest::Client::builder().no_proxy().build().expect("a client");
-    Origin { address, figures, client, stop: Some(stop), server }
+    Origin { figures, stop: Some(stop), server, ..Origin::at(address) }
 }
 
 async fn listen() -> (TcpListener, SocketAddr) {
@@ -57,6 +56,12 @@ async fn listen() -> (TcpListener, SocketAddr) {
 }
 
 impl Origin {
+    /// One that runs elsewhere.
+    pub fn at(address: SocketAddr) -> Self {
+        let client = reqwest::Client::builder().no_proxy().build().expect("a client");
+        Self { address, figures: address, client, stop: None, server: tokio::spawn(async {}) }
+    }
+
     /// A request with the secret and without an `Accept`.
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
         self.client.request(method, format!("http://{}{path}", self.address)).bearer_auth(SECRET)

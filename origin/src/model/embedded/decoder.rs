@@ -228,7 +228,7 @@ impl Decoder<'_> {
             let answer = &sequence.job.answer;
             // Whoever has left doesn't want the end either.
             let _ = answer.unbounded_send(Ok(Token::Text(rest)));
-            let _ = answer.unbounded_send(finish.map(|finish| Token::End { finish, usage }));
+            let _ = answer.unbounded_send(finish.map(|finish| Token::End { finish, usage: Some(usage) }));
         }
         self.release(slot);
     }
@@ -267,14 +267,14 @@ impl Settings {
     }
 }
 
-impl From<&config::Embedded> for Settings {
-    fn from(config: &config::Embedded) -> Self {
+impl Settings {
+    pub(super) fn new(config: &config::Embedded, max_tokens: u32) -> Self {
         let cores = thread::available_parallelism().map_or(1, |cores| u16::try_from(cores.get()).unwrap_or(u16::MAX));
         Self {
             streams: config.embedded_streams,
             context: config.embedded_context,
             threads: i32::from(config.embedded_threads.unwrap_or(cores)),
-            max_tokens: config.max_tokens,
+            max_tokens,
             temperature: config.temperature,
             top_k: config.top_k,
             top_p: config.top_p,

@@ -19,6 +19,7 @@ use llama_cpp_2::{
     LlamaCppError, LogOptions, llama_backend::LlamaBackend, model::LlamaModel, model::params::LlamaModelParams,
     send_logs_to_tracing, token::LlamaToken,
 };
+use tokio::sync::Semaphore;
 
 use self::chat::ChatTemplate;
 use super::{Model, ModelError, Token, Tokens};
@@ -30,6 +31,8 @@ pub struct Embedded {
     chat: ChatTemplate,
     context: usize,
     streams: usize,
+    /// One for each answer that may be worked on; held until its tokens are dropped.
+    places: Arc<Semaphore>,
     jobs: std::sync::mpsc::Sender<Job>,
 }
 
@@ -91,11 +94,12 @@ pub fn backend() -> Result<&'static LlamaBackend, &'static LlamaCppError> {
 }
 
 impl Embedded {
-    /// Loads the model and starts its thread; takes a moment, and a line of the log at its begin and end.
+    /// Loads the model, whose answers have at most `max_tokens`, and starts its thread; takes a moment, and a line
+    /// of the log at its begin and end.
     ///
     /// # Errors
     /// The file is missing, broken or not made for chat, or there is too little memory.
-    pub fn load(settings: &Settings) -> Result<Self, LoadError> {
+    pub fn load(settings: &Settings, max_tokens: u32) -> Result<Self, LoadError> {
         let path = settings.embedded_path.display().to_string();
         if !Path::new(&path).is_file() {
             return Err(LoadError::Missing(path));
@@ -111,7 +115,7 @@ impl Embedded {
         let model = Arc::new(model);
         let (jobs, received) = std::sync::mpsc::channel();
         let (ready, started) = std::sync::mpsc::channel();
-        let decoder = decoder::Settings::from(settings);
+        let decoder = decoder::Settings::new(settings, max_tokens);
         let thread = thread::Builder::new().name("decoder".into()).spawn({
             let model = model.clone();
             move || decoder::run(backend, &model, &decoder, &received, &ready)
@@ -131,7 +135,8 @@ impl Embedded {
             cache = %bytesize::ByteSize(cache),
             "the model is ready"
         );
-        Ok(Self { model, chat, context, streams, jobs })
+        let places = Arc::new(Semaphore::new(streams));
+        Ok(Self { model, chat, context, streams, places, jobs })
     }
 
     fn job(&self, prompt: &str) -> Result<Tokens, ModelError> {
@@ -140,12 +145,17 @@ impl Embedded {
             let reason = format!("{} tokens don't fit a context of {}", prompt.len(), self.context);
             return Err(ModelError::Refused(reason));
         }
+        let place = self.places.clone().try_acquire_owned().map_err(|_| ModelError::Overloaded(None))?;
         let (answer, tokens) = mpsc::unbounded();
         self.jobs.send(Job { prompt, answer }).map_err(|_| {
             tracing::error!("the decoder's thread has ended; this origin must be started again");
             ModelError::Overloaded(None)
         })?;
-        Ok(tokens.boxed())
+        // The place goes with the tokens.
+        let held = tokens.inspect(move |_| {
+            let _ = &place;
+        });
+        Ok(held.boxed())
     }
 }
 

@@ -1,0 +1,119 @@
+//! What a provider's failures mean: statuses, errors in the middle of a stream, and broken connections.
+
+use std::time::{Duration, SystemTime};
+
+use genai::Error;
+use reqwest::{
+    StatusCode,
+    header::{HeaderMap, RETRY_AFTER},
+};
+use serde_json::Value;
+
+use super::ModelError;
+
+/// A wait longer than this is not passed on: nobody waits so long.
+const LONGEST_WAIT: Duration = Duration::from_secs(3600);
+
+/// What the library's error means, and the provider's own words, for the log alone.
+pub(super) fn read(error: &Error) -> (ModelError, String) {
+    match error {
+        Error::HttpError { status, headers, body, .. } => (of_status(*status, headers), body.clone()),
+        Error::WebStream { error: inner, cause, .. } => match inner.downcast_ref::<Error>() {
+            Some(inner) => read(inner),
+            None => (ModelError::BrokeOff("the connection failed".into()), chain(&**inner, cause)),
+        },
+        Error::ChatResponse { body, .. } => (in_stream(body), body.to_string()),
+        Error::StreamParse { .. } | Error::JsonValueExt(_) => {
+            (ModelError::BadAnswer("it can't be read".into()), error.to_string())
+        }
+        _ => (ModelError::BadAnswer("the library gave up".into()), error.to_string()),
+    }
+}
+
+/// The meaning of an answer that is no stream.
+fn of_status(status: StatusCode, headers: &HeaderMap) -> ModelError {
+    let wait = || retry_after(headers);
+    match status.as_u16() {
+        // Payment required: our account, not the prompt.
+        401..=403 => ModelError::Unauthorised(status.as_u16()),
+        429 => ModelError::RateLimited(wait()),
+        // Anthropic's own: overloaded.
+        503 | 529 => ModelError::Overloaded(wait()),
+        // A timeout or a conflict of the provider's own; the same request may do next time.
+        408 | 409 | 425 => ModelError::BadAnswer(format!("status {status}")),
+        400..=499 => ModelError::Refused(format!("status {status}")),
+        _ => ModelError::BadAnswer(format!("status {status}")),
+    }
+}
+
+/// The meaning of an error that comes as an event, after a status of 200: providers tell it by a name
+/// (`overloaded_error`) or by a status's number.
+fn in_stream(body: &Value) -> ModelError {
+    let error = body.get("error").unwrap_or(body);
+    let member = |name| error.get(name).or_else(|| body.get(name));
+    let number = ["code", "status"].iter().find_map(|name| member(name)?.as_u64());
+    if let Some(status) = number.and_then(|number| StatusCode::from_u16(u16::try_from(number).ok()?).ok()) {
+        return of_status(status, &HeaderMap::new());
+    }
+    let named = |word: &str| {
+        ["type", "code"].iter().any(|name| member(name).and_then(Value::as_str).is_some_and(|text| text.contains(word)))
+    };
+    match () {
+        () if named("overloaded") => ModelError::Overloaded(None),
+        () if named("rate_limit") => ModelError::RateLimited(None),
+        () => ModelError::BrokeOff("it told of an error".into()),
+    }
+}
+
+/// RFC 9110 section 10.2.3: seconds, or a date.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let value = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    let wait = match value.parse() {
+        Ok(seconds) => Duration::from_secs(seconds),
+        Err(_) => httpdate::parse_http_date(value).ok()?.duration_since(SystemTime::now()).unwrap_or_default(),
+    };
+    Some(wait.min(LONGEST_WAIT))
+}
+
+/// An error with its causes: a broken connection's own is the last of them.
+fn chain(error: &(dyn std::error::Error + 'static), otherwise: &str) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string);
+    let causes: Vec<String> = causes.collect();
+    if causes.is_empty() { otherwise.to_owned() } else { causes.join(": ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn headers(retry_after: &str) -> HeaderMap {
+        retry_after.parse().map(|value| HeaderMap::from_iter([(RETRY_AFTER, value)])).unwrap_or_default()
+    }
+
+    #[test]
+    fn a_wait_is_told_in_seconds_or_as_a_date_and_is_bounded() {
+        assert_eq!(retry_after(&headers("7")), Some(Duration::from_secs(7)));
+        assert_eq!(retry_after(&headers("99999999999")), Some(LONGEST_WAIT));
+        let date = httpdate::fmt_http_date(SystemTime::now() + Duration::from_secs(100));
+        assert!(retry_after(&headers(&date)).is_some_and(|wait| (95..=100).contains(&wait.as_secs())));
+        assert_eq!(retry_after(&headers("Mon, 01 Jan 2001 00:00:00 GMT")), Some(Duration::ZERO));
+        assert_eq!(retry_after(&headers("soon")), None);
+        assert_eq!(retry_after(&HeaderMap::new()), None);
+    }
+
+    #[test]
+    fn errors_in_a_stream_are_told_by_name_or_by_number() {
+        for (body, meaning) in [
+            (json!({ "type": "error", "error": { "type": "overloaded_error" } }), ModelError::Overloaded(None)),
+            (json!({ "type": "rate_limit_error", "message": "slowly" }), ModelError::RateLimited(None)),
+            (json!({ "code": 429, "message": "upstream" }), ModelError::RateLimited(None)),
+            (json!({ "error": { "code": 503, "status": "UNAVAILABLE" } }), ModelError::Overloaded(None)),
+            (json!({ "error": { "code": 403 } }), ModelError::Unauthorised(403)),
+            (json!("nonsense"), ModelError::BrokeOff("it told of an error".into())),
+        ] {
+            assert_eq!(in_stream(&body), meaning, "{body}");
+        }
+    }
+}

@@ -1,0 +1,260 @@
+//! Models' names, as `--model` takes them: parsed once, so that a wrong one stops the origin before it starts.
+
+use std::{fmt, net::IpAddr, str::FromStr};
+
+use genai::adapter::AdapterKind;
+use reqwest::Url;
+
+/// A model's name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Name {
+    /// `embedded`: the one in this process.
+    Embedded,
+    /// A model elsewhere, by the name that it has there.
+    Remote(Place, String),
+}
+
+/// Where a remote model is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// `PROVIDER:MODEL`.
+    Provider(&'static Provider),
+    /// `BASE_URL#MODEL`: a server that speaks OpenAI's protocol.
+    Server(BaseUrl),
+}
+
+/// A provider of models: what it speaks, where it is, and how its own tools call the settings for it.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Provider {
+    /// The part of a model's name before the colon.
+    pub name: &'static str,
+    /// The protocol, as the library calls it.
+    pub(super) protocol: AdapterKind,
+    /// The variable of its key; `None` where it takes none.
+    pub(super) key: Option<&'static str>,
+    /// Its address.
+    pub(super) address: &'static str,
+    /// The variable that its own tools read another address from.
+    pub(super) address_variable: Option<&'static str>,
+    /// What is appended to the address: its own tools leave the version out of it.
+    pub(super) path: &'static str,
+}
+
+/// Where a provider's API begins: `https://`, or `http://` to this machine; nothing in it is a secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BaseUrl(Url);
+
+/// The providers.
+pub static PROVIDERS: [Provider; 9] = [
+    Provider {
+        name: "openai",
+        protocol: AdapterKind::OpenAI,
+        key: Some("OPENAI_API_KEY"),
+        address: "https://api.openai.com/v1",
+        address_variable: Some("OPENAI_BASE_URL"),
+        path: "",
+    },
+    Provider {
+        name: "anthropic",
+        protocol: AdapterKind::Anthropic,
+        key: Some("ANTHROPIC_API_KEY"),
+        address: "https://api.anthropic.com",
+        address_variable: Some("ANTHROPIC_BASE_URL"),
+        path: "v1",
+    },
+    Provider {
+        name: "gemini",
+        protocol: AdapterKind::Gemini,
+        key: Some("GEMINI_API_KEY"),
+        address: "https://generativelanguage.googleapis.com",
+        address_variable: Some("GOOGLE_GEMINI_BASE_URL"),
+        path: "v1beta",
+    },
+    Provider {
+        name: "ollama",
+        protocol: AdapterKind::Ollama,
+        key: None,
+        address: "http://127.0.0.1:11434",
+        address_variable: Some("OLLAMA_HOST"),
+        path: "",
+    },
+    Provider {
+        name: "groq",
+        protocol: AdapterKind::Groq,
+        key: Some("GROQ_API_KEY"),
+        address: "https://api.groq.com",
+        address_variable: Some("GROQ_BASE_URL"),
+        path: "openai/v1",
+    },
+    openai_like("deepseek", "DEEPSEEK_API_KEY", "https://api.deepseek.com/v1"),
+    openai_like("mistral", "MISTRAL_API_KEY", "https://api.mistral.ai/v1"),
+    openai_like("openrouter", "OPENROUTER_API_KEY", "https://openrouter.ai/api/v1"),
+    openai_like("xai", "XAI_API_KEY", "https://api.x.ai/v1"),
+];
+
+/// A provider that speaks OpenAI's protocol and has one address.
+const fn openai_like(name: &'static str, key: &'static str, address: &'static str) -> Provider {
+    Provider { name, protocol: AdapterKind::OpenAI, key: Some(key), address, address_variable: None, path: "" }
+}
+
+impl FromStr for Name {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == "embedded" {
+            return Ok(Self::Embedded);
+        }
+        if text.contains("://") {
+            let (url, model) = text.rsplit_once('#').ok_or("name the server's model after its URL: BASE_URL#MODEL")?;
+            return Ok(Self::Remote(Place::Server(url.parse()?), parse_model(model)?));
+        }
+        let provider = text.split_once(':').and_then(|(name, model)| {
+            let provider = PROVIDERS.iter().find(|provider| provider.name == name)?;
+            Some((provider, model))
+        });
+        let (provider, model) = provider.ok_or_else(|| {
+            let providers = PROVIDERS.each_ref().map(|provider| format!("{}:MODEL", provider.name)).join(", ");
+            format!("there is no model {text:?}; --model takes embedded, {providers}, or BASE_URL#MODEL")
+        })?;
+        Ok(Self::Remote(Place::Provider(provider), parse_model(model)?))
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Embedded => f.write_str("embedded"),
+            Self::Remote(Place::Provider(provider), model) => write!(f, "{}:{model}", provider.name),
+            Self::Remote(Place::Server(url), model) => write!(f, "{}#{model}", url.as_str().trim_end_matches('/')),
+        }
+    }
+}
+
+/// The name that the provider knows the model by; it may become a part of a path.
+fn parse_model(text: &str) -> Result<String, String> {
+    let unfit = |character: char| character.is_whitespace() || character.is_control() || "?#%\\".contains(character);
+    if text.is_empty() || text.contains(unfit) || text.split('/').any(|part| part == "..") {
+        return Err(format!("{text:?} is no provider's name of a model"));
+    }
+    Ok(text.to_owned())
+}
+
+impl BaseUrl {
+    /// The URL; it ends in a slash.
+    pub fn as_str(&self) -> &str {
+        self.0.as_str()
+    }
+
+    /// Whether it is on this machine, and so needs neither TLS nor a proxy.
+    pub fn is_plain(&self) -> bool {
+        self.0.scheme() == "http"
+    }
+
+    /// Whether requests to both go to the same server.
+    pub fn same_server(&self, other: &Self) -> bool {
+        self.0.origin() == other.0.origin()
+    }
+
+    /// The same with `path` at its end, unless it is there already.
+    pub(super) fn under(mut self, path: &str) -> Self {
+        if !path.is_empty() && !self.0.path().trim_end_matches('/').ends_with(path) {
+            let path = format!("{}{path}/", self.0.path());
+            self.0.set_path(&path);
+        }
+        self
+    }
+
+    /// An address as Ollama's own tools take it: scheme and port may be missing.
+    pub(super) fn of_ollama(text: &str) -> Result<Self, String> {
+        /// What Ollama listens on.
+        const PORT: u16 = 11434;
+        if text.contains("://") {
+            return text.parse();
+        }
+        let has_port = text.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+        if has_port { format!("http://{text}") } else { format!("http://{text}:{PORT}") }.parse()
+    }
+}
+
+impl FromStr for BaseUrl {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        // What is wrong is not repeated: a password may be in it.
+        let mut url = Url::parse(text).map_err(|error| format!("the base URL can't be read: {error}"))?;
+        let extra = !url.username().is_empty() || url.password().is_some();
+        if extra || url.query().is_some() || url.fragment().is_some() {
+            return Err("a base URL has no user, query or fragment; keys come from the environment".into());
+        }
+        match url.scheme() {
+            "https" => {}
+            "http" if is_loopback(&url) => {}
+            _ => return Err("a base URL begins with https://, or with http:// where it is on this machine".into()),
+        }
+        if !url.path().ends_with('/') {
+            let path = format!("{}/", url.path());
+            url.set_path(&path);
+        }
+        Ok(Self(url))
+    }
+}
+
+fn is_loopback(url: &Url) -> bool {
+    let host = url.host_str().unwrap_or_default();
+    // An IPv6 address is in brackets.
+    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_written_as_it_was_read() {
+        for text in [
+            "embedded",
+            "openai:gpt-5-mini",
+            "ollama:qwen3:8b",
+            "openrouter:meta-llama/llama-4:free",
+            "http://127.0.0.1:8080/v1#qwen2.5",
+            "http://[::1]:8080#a",
+            "https://models.example/openai/v1#org/model-max",
+        ] {
+            assert_eq!(text.parse::<Name>().unwrap().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn what_is_no_name_is_refused_with_what_would_be() {
+        for (text, told) in [
+            ("none", "openai:MODEL"),
+            ("gpt-5", "openai:MODEL"),
+            ("unknown:gpt-5", "BASE_URL#MODEL"),
+            ("openai:", "no provider's name"),
+            ("gemini:../../secrets", "no provider's name"),
+            ("https://models.example/v1", "BASE_URL#MODEL"),
+            ("http://models.example/v1#a", "https://"),
+            ("http://127.0.0.1.example/v1#a", "https://"),
+            ("ftp://127.0.0.1/v1#a", "https://"),
+            ("https://#a", "can't be read"),
+            ("https://me:secret@models.example/v1#a", "no user"),
+            ("https://models.example/v1?key=secret#a", "no user"),
+        ] {
+            let error = text.parse::<Name>().unwrap_err();
+            assert!(error.contains(told) && !error.contains("secret@"), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn addresses_are_taken_as_the_providers_own_tools_take_them() {
+        let base = |text: &str| text.parse::<BaseUrl>().unwrap();
+        assert_eq!(base("https://a.example").under("v1").as_str(), "https://a.example/v1/");
+        assert_eq!(base("https://a.example/v1/").under("v1").as_str(), "https://a.example/v1/");
+        assert_eq!(base("https://a.example/proxy").under("").as_str(), "https://a.example/proxy/");
+        assert_eq!(BaseUrl::of_ollama("127.0.0.1").unwrap().as_str(), "http://127.0.0.1:11434/");
+        assert_eq!(BaseUrl::of_ollama("localhost:80").unwrap().as_str(), "http://localhost/");
+        assert_eq!(BaseUrl::of_ollama("https://ollama.example").unwrap().as_str(), "https://ollama.example/");
+        assert!(BaseUrl::of_ollama("ollama.example").is_err());
+    }
+}

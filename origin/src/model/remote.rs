@@ -1,0 +1,245 @@
+//! Models behind a provider's API. The protocols are the library's; here is whom it may talk to, with which key,
+//! and what its events and errors mean to us.
+
+use std::{sync::Arc, time::Duration};
+
+use futures::{StreamExt, TryStreamExt, future, stream};
+use genai::{
+    Client, ModelIden, ServiceTarget,
+    adapter::AdapterKind,
+    chat::{ChatOptions, ChatRequest, ChatStreamEvent, ReasoningEffort, StopReason, StreamEnd},
+    resolver::{AuthData, Endpoint},
+};
+use reqwest::redirect;
+use secrecy::{ExposeSecret, SecretString};
+
+use super::{
+    Model, ModelError, Token, Tokens, failure,
+    name::{BaseUrl, Name, Place},
+};
+use crate::stream::{Finish, Usage};
+
+/// How long a connection to a provider may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// The variable of the key for `BASE_URL#MODEL`.
+const SERVER_KEY: &str = "HEADWATER_MODEL_KEY";
+
+/// A provider's model.
+pub struct Remote(Arc<Inner>);
+
+struct Inner {
+    name: String,
+    client: Client,
+    model: ModelIden,
+    base: BaseUrl,
+    key: Option<SecretString>,
+    options: ChatOptions,
+}
+
+/// A remote model that can't be used. Each message says what to set.
+#[derive(Debug, thiserror::Error)]
+pub enum SetupError {
+    /// Its provider wants a key.
+    #[error("{name} needs a key; set {variable} to it")]
+    MissingKey {
+        /// The model.
+        name: String,
+        /// The variable.
+        variable: &'static str,
+    },
+    /// A key can't be sent.
+    #[error("{variable} holds no key: it has characters that a key can't have")]
+    WrongKey {
+        /// The variable.
+        variable: &'static str,
+    },
+    /// A provider's address isn't one.
+    #[error("{variable} can't be used: {reason}")]
+    WrongAddress {
+        /// The variable.
+        variable: &'static str,
+        /// Why.
+        reason: String,
+    },
+    /// One key, but several servers that it might be for.
+    #[error("{SERVER_KEY} is the key of one server, and --model names several; leave out the others")]
+    WhoseKey,
+    /// TLS can't be set up.
+    #[error("{name} can't be reached from here: {reason}")]
+    Client {
+        /// The model.
+        name: String,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// Whether the key for `BASE_URL#MODEL` has one server that it may go to, or none is set.
+///
+/// # Errors
+/// It has several.
+pub fn check_servers(names: &[Name], variable: impl Fn(&str) -> Option<String>) -> Result<(), SetupError> {
+    let mut servers = names.iter().filter_map(|name| match name {
+        Name::Remote(Place::Server(base), _) => Some(base),
+        _ => None,
+    });
+    let several = servers.next().is_some_and(|first| servers.any(|other| !other.same_server(first)));
+    if several && set(SERVER_KEY, &variable).is_some() { Err(SetupError::WhoseKey) } else { Ok(()) }
+}
+
+impl Remote {
+    /// The model that is called `model` at its place, and `name` here; its answers have at most `max_tokens`.
+    /// `variable` reads the environment. Nothing is sent yet: a call may cost.
+    ///
+    /// # Errors
+    /// A key is missing, or one of the settings can't be used.
+    pub fn new(
+        name: String,
+        place: &Place,
+        model: &str,
+        max_tokens: u32,
+        variable: impl Fn(&str) -> Option<String>,
+    ) -> Result<Self, SetupError> {
+        let (protocol, base, key) = match place {
+            Place::Server(base) => (AdapterKind::OpenAI, base.clone(), key(SERVER_KEY, &variable)?),
+            Place::Provider(provider) => {
+                let read = if provider.protocol == AdapterKind::Ollama { BaseUrl::of_ollama } else { str::parse };
+                let set = provider.address_variable.and_then(|name| Some((name, set(name, &variable)?)));
+                let (named, address) = set.unwrap_or((provider.name, provider.address.to_owned()));
+                let base = read(&address).map_err(|reason| SetupError::WrongAddress { variable: named, reason })?;
+                let key = match provider.key {
+                    Some(named) => {
+                        let missing = || SetupError::MissingKey { name: name.clone(), variable: named };
+                        Some(key(named, &variable)?.ok_or_else(missing)?)
+                    }
+                    None => None,
+                };
+                (provider.protocol, base.under(provider.path), key)
+            }
+        };
+        let client = client(&base).map_err(|reason| SetupError::Client { name: name.clone(), reason })?;
+        let (model, options) = (ModelIden::new(protocol, model), options(protocol, max_tokens));
+        Ok(Self(Arc::new(Inner { name, client, model, base, key, options })))
+    }
+}
+
+impl Model for Remote {
+    fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    fn generate(&self, prompt: &str) -> Tokens {
+        let request = ChatRequest::from_user(prompt);
+        let (opening, told) = (self.0.clone(), self.0.clone());
+        let events = async move {
+            let answer = opening.client.exec_chat_stream(opening.target(), request, Some(&opening.options)).await;
+            answer.map(|answer| answer.stream)
+        };
+        let tokens = stream::once(events).try_flatten().filter_map(move |event| future::ready(told.token(event)));
+        // Only an answer without an end comes this far.
+        let cut = || ModelError::BadAnswer("it has no end; is the base URL right?".into());
+        tokens.chain(stream::once(async move { Err(cut()) })).boxed()
+    }
+}
+
+impl Inner {
+    /// Where the library sends the request, and with which key: never what it would choose by itself.
+    fn target(&self) -> ServiceTarget {
+        let auth = match &self.key {
+            Some(key) => AuthData::from_single(key.expose_secret()),
+            None if self.model.adapter_kind == AdapterKind::Ollama => AuthData::None,
+            // The library knows servers without a key only by a request made whole here.
+            None => AuthData::RequestOverride {
+                url: format!("{}chat/completions", self.base.as_str()),
+                headers: genai::Headers::default(),
+            },
+        };
+        ServiceTarget { endpoint: Endpoint::from_owned(self.base.as_str()), auth, model: self.model.clone() }
+    }
+
+    /// What an event is to us; `None` for thoughts and signs of life.
+    fn token(&self, event: genai::Result<ChatStreamEvent>) -> Option<Result<Token, ModelError>> {
+        match event {
+            Ok(ChatStreamEvent::Chunk(chunk)) => Some(Ok(Token::Text(chunk.content))),
+            Ok(ChatStreamEvent::End(end)) => Some(self.end(&end)),
+            Ok(_) => None,
+            Err(error) => {
+                let (error, words) = failure::read(&error);
+                self.log(&error, &words);
+                Some(Err(error))
+            }
+        }
+    }
+
+    fn end(&self, end: &StreamEnd) -> Result<Token, ModelError> {
+        let finish = match &end.captured_stop_reason {
+            Some(StopReason::Completed(_) | StopReason::StopSequence(_) | StopReason::ToolCall(_)) => Finish::Stop,
+            Some(StopReason::MaxTokens(_)) => Finish::Length,
+            Some(StopReason::ContentFilter(_)) => Finish::ContentFilter,
+            Some(StopReason::Other(reason)) => {
+                let error = ModelError::BrokeOff("it ended for a reason of its own".into());
+                self.log(&error, reason);
+                return Err(error);
+            }
+            // The library makes up an end where a connection was closed early.
+            None => return Err(ModelError::BrokeOff("it ended without a reason".into())),
+        };
+        let count = |tokens: Option<i32>| tokens.and_then(|tokens| u64::try_from(tokens).ok());
+        let usage = end.captured_usage.as_ref().and_then(|usage| {
+            let (input, output) = (count(usage.prompt_tokens), count(usage.completion_tokens));
+            let told = input.is_some() || output.is_some();
+            told.then(|| Usage { input_tokens: input.unwrap_or(0), output_tokens: output.unwrap_or(0) })
+        });
+        Ok(Token::End { finish, usage })
+    }
+
+    /// The one place where a provider's own words are written down: cut short, and without the key.
+    fn log(&self, error: &ModelError, words: &str) {
+        /// Characters.
+        const LONGEST: usize = 500;
+        let words = match &self.key {
+            Some(key) => words.replace(key.expose_secret(), "[key]"),
+            None => words.to_owned(),
+        };
+        let words: String = words.chars().take(LONGEST).collect();
+        tracing::warn!(model = self.name, %error, words, "the provider says");
+    }
+}
+
+fn options(protocol: AdapterKind, max_tokens: u32) -> ChatOptions {
+    let options = ChatOptions::default().with_capture_usage(true).with_max_tokens(max_tokens);
+    match protocol {
+        // Else the library takes "-max" or "-high" off the end of a model's name for an effort. A budget isn't
+        // sent in this protocol.
+        AdapterKind::OpenAI | AdapterKind::Groq => options.with_reasoning_effort(ReasoningEffort::Budget(0)),
+        _ => options,
+    }
+}
+
+/// A client for one server. Its connections are used again, over HTTP/2 where the server offers it.
+fn client(base: &BaseUrl) -> Result<Client, String> {
+    let http = reqwest::Client::builder()
+        .connect_timeout(CONNECT_TIMEOUT)
+        .tcp_nodelay(true)
+        // Tokens don't wait for a compressor's next block.
+        .no_gzip()
+        // A redirect would take the key elsewhere.
+        .redirect(redirect::Policy::none())
+        .user_agent(concat!("headwater/", env!("CARGO_PKG_VERSION")));
+    // Without TLS a proxy would read along.
+    let http = if base.is_plain() { http.no_proxy() } else { http };
+    let http = http.build().map_err(|error| error.to_string())?;
+    Client::builder().with_reqwest(http).build().map_err(|error| error.to_string())
+}
+
+fn key(name: &'static str, variable: &impl Fn(&str) -> Option<String>) -> Result<Option<SecretString>, SetupError> {
+    match set(name, variable) {
+        Some(key) if !key.bytes().all(|byte| byte.is_ascii_graphic()) => Err(SetupError::WrongKey { variable: name }),
+        key => Ok(key.map(SecretString::from)),
+    }
+}
+
+/// A variable's value; an empty one is as good as none.
+fn set(name: &str, variable: &impl Fn(&str) -> Option<String>) -> Option<String> {
+    variable(name).map(|value| value.trim().to_owned()).filter(|value| !value.is_empty())
+}

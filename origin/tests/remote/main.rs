@@ -1,0 +1,11 @@
+//! Remote models: the whole program against providers that answer by script, in each provider's protocol.
+
+mod faults;
+#[path = "../api/helpers.rs"]
+#[expect(dead_code, reason = "the other tests use the rest")]
+mod helpers;
+mod keys;
+mod process;
+mod protocols;
+mod provider;
+mod start;

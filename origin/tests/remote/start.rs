@@ -1,0 +1,44 @@
+//! What the origin does not start with, and how it says so.
+
+use crate::process::refused;
+
+#[test]
+fn what_cannot_be_used_is_one_clear_line() {
+    let key = ("OPENAI_API_KEY", "a-key");
+    let openai = ["--model", "openai:gpt-5"];
+    for (variables, flags, told) in [
+        (&[][..], &openai[..], "openai:gpt-5 needs a key; set OPENAI_API_KEY to it"),
+        (&[("OPENAI_API_KEY", " ")], &openai, "openai:gpt-5 needs a key; set OPENAI_API_KEY to it"),
+        (&[("OPENAI_API_KEY", "a\nkey")], &openai, "OPENAI_API_KEY holds no key"),
+        (&[("OPENAI_API_KEY", "schlüssel")], &openai, "OPENAI_API_KEY holds no key"),
+        (&[], &["--model", "anthropic:a"], "set ANTHROPIC_API_KEY"),
+        (&[], &["--model", "gemini:a"], "set GEMINI_API_KEY"),
+        (&[], &["--model", "groq:a"], "set GROQ_API_KEY"),
+        (&[], &["--model", "openrouter:a"], "set OPENROUTER_API_KEY"),
+        (&[key, ("OPENAI_BASE_URL", "nonsense")], &openai, "OPENAI_BASE_URL can't be used"),
+        (&[key, ("OPENAI_BASE_URL", "http://models.example/v1")], &openai, "OPENAI_BASE_URL can't be used"),
+        (&[key, ("OPENAI_BASE_URL", "https://a:secret@models.example")], &openai, "OPENAI_BASE_URL can't be used"),
+        (&[("OLLAMA_HOST", "models.example:11434")], &["--model", "ollama:a"], "OLLAMA_HOST can't be used"),
+        (
+            &[("HEADWATER_MODEL_KEY", "a-key")],
+            &["--model", "http://127.0.0.1:1/v1#a", "--model", "http://127.0.0.1:2/v1#a"],
+            "HEADWATER_MODEL_KEY is the key of one server",
+        ),
+    ] {
+        let (output, said) = refused(variables, flags);
+        assert_eq!(output.status.code(), Some(1), "{flags:?}: {said}");
+        assert!(said.contains(told), "{flags:?}: {said}");
+        assert_eq!(said.trim().lines().count(), 1, "{said}");
+        assert!(!said.contains("a-key") && !said.contains("secret"), "{said}");
+    }
+}
+
+#[test]
+fn a_name_that_is_none_is_told_with_those_that_are() {
+    for name in ["gpt-5", "nobody:gpt-5", "http://models.example/v1#a", "https://models.example/v1"] {
+        let (output, said) = refused(&[], &["--model", name]);
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        let line = said.lines().next().unwrap_or_default();
+        assert!(line.contains("--model") && (line.contains("openai:MODEL") || line.contains("URL")), "{said}");
+    }
+}
