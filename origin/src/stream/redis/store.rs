@@ -22,10 +22,15 @@ use redis::{
 };
 
 use super::{
-    super::{Claim, JournalError, StreamId, journal::IdempotencyKey, log::Entry},
+    super::{
+        Claim, JournalError, StreamId,
+        journal::IdempotencyKey,
+        log::{Ending, Entry},
+    },
     address::Address,
     tail::Message,
 };
+use crate::problem::Problem;
 
 /// How long Redis may take to accept a connection, and to answer: it is away then.
 const ANSWER: Duration = Duration::from_secs(1);
@@ -274,7 +279,10 @@ fn place(first: u64) -> String {
 pub(super) fn entry(found: &RedisEntry) -> Option<Entry> {
     let first = found.id.strip_prefix("0-")?.parse::<u64>().ok()?.checked_sub(1)?;
     let frames: Bytes = found.get("frames").filter(|frames: &Bytes| frames.ends_with(b"\n\n"))?;
-    let ending = found.get::<String>("ending").map(|ending| serde_json::from_str(&ending)).transpose().ok()?;
+    // Of a newer origin it may not be understood here; the frames say it all the same.
+    let unknown = || Ending { after: Duration::MAX, failed: Some(Problem::internal()) };
+    let ending =
+        found.get::<String>("ending").map(|ending| serde_json::from_str(&ending).unwrap_or_else(|_| unknown()));
     Some(Entry { first, frames, ending })
 }
 
