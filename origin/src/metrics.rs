@@ -21,7 +21,7 @@ use crate::{
     stream::{Usage, hub::Status},
 };
 
-/// The media type of [`Metrics::text`], OpenMetrics 1.0 section "Overall Structure".
+/// The media type of the figures, OpenMetrics 1.0 section "Overall Structure".
 pub const MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// The origin's figures since its start.
