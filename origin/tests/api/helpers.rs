@@ -58,7 +58,8 @@ async fn listen() -> (TcpListener, SocketAddr) {
 impl Origin {
     /// One that runs elsewhere.
     pub fn at(address: SocketAddr) -> Self {
-        let client = reqwest::Client::builder().no_proxy().build().expect("a client");
+        // No connection is kept: how many there are must not depend on how fast one is given back.
+        let client = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(0).build().expect("a client");
         Self { address, figures: address, client, stop: None, server: tokio::spawn(async {}) }
     }
 
