@@ -297,6 +297,64 @@ async fn fault_redis_restarted_empty_ends_running_streams_and_takes_new_ones() {
 }
 
 #[tokio::test]
+async fn fault_redis_refuses_the_password_for_a_moment_and_is_used_again_after_it() {
+    let server = RedisServer::start();
+    server.tell(&["CONFIG SET requirepass secret"]);
+    let address = server.address().replace("redis://", "redis://:secret@").parse().unwrap();
+    let journal = run(Arc::new(RedisJournal::connect(&address, RETENTION, LEASE).await.unwrap()));
+    server.tell(&["AUTH secret", "CONFIG SET requirepass \"\"", "CLIENT KILL TYPE normal"]);
+    for _ in 0..3 {
+        assert!(journal.open(id(), None).await.is_err());
+    }
+    server.tell(&["CONFIG SET requirepass secret"]);
+    let (log, mut writer) = new(&*journal, None).await;
+    writer.append(&[chunk("a"), failed()]).await.unwrap();
+    assert_eq!(text(&log).await, "a|!");
+}
+
+#[tokio::test]
+async fn fault_redis_is_full_and_a_stream_fails_for_its_readers_at_all_origins() {
+    let server = RedisServer::start();
+    let (a, b) = (origin(&server).await, origin(&server).await);
+    let (log, mut writer) = new(&*a, None).await;
+    writer.append(&[chunk("a")]).await.unwrap();
+    let followed = b.find(log.id()).await.unwrap().unwrap();
+    server.tell(&["CONFIG SET maxmemory 1"]);
+    assert!(writer.append(&[chunk("b")]).await.is_err());
+    for log in [log, followed] {
+        assert_eq!(text(&log).await, "a|!");
+        assert_eq!(kind(&log), Kind::Journal);
+    }
+}
+
+#[tokio::test]
+async fn a_start_that_redis_answered_too_late_frees_its_key() {
+    let server = RedisServer::start();
+    let journal = origin(&server).await;
+    // From now on Redis knows the script: it is carried out even where nobody waits for its answer any more.
+    let _running = new(&*journal, None).await;
+    server.hang();
+    assert!(journal.open(id(), Some(claim(0, 1))).await.is_err());
+    server.go_on();
+    let freed = async {
+        while !matches!(journal.open(id(), Some(claim(0, 2))).await, Ok(Opened::New(..))) {
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(LEASE, freed).await.expect("the key is free, for another start too");
+}
+
+#[tokio::test]
+async fn fault_18_a_drain_comes_to_its_end_without_redis() {
+    let server = RedisServer::start();
+    // It would wait for Redis for ever.
+    let hub = hub(run(connect(&server, LONG * 10).await));
+    let _reader = start(&hub).await;
+    server.hang();
+    timeout(LONG, hub.drain(Instant::now().into())).await.expect("it ends");
+}
+
+#[tokio::test]
 async fn without_redis_there_is_no_journal_and_it_says_so_soon() {
     let mut server = RedisServer::start();
     server.kill();

@@ -96,7 +96,7 @@ proptest! {
 }
 
 /// How many schedules run at once against Redis, in real time.
-const AT_ONCE: u32 = 50;
+const AT_ONCE: u32 = 25;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn readers_at_two_origins_get_every_event_once_and_the_same_terminal_event() {

@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use tokio::{
@@ -22,6 +23,9 @@ use crate::{
     problem::Problem,
     record::{Record, TraceParent},
 };
+
+/// How long streams may take to end when they are told to, at the end of a drain.
+const ENDING: Duration = Duration::from_secs(2);
 
 /// The streams of this origin.
 #[derive(Clone)]
@@ -187,7 +191,10 @@ impl Hub {
         self.running().draining = true;
         if timeout_at(deadline, self.idle()).await.is_err() {
             self.running().logs.values().for_each(|log| ask(log, EarlyEnd::Interrupted));
-            self.idle().await;
+            // A journal that is away takes no end. What doesn't end here now ends with its writer.
+            if timeout(ENDING, self.idle()).await.is_err() {
+                tracing::warn!(running = self.status().running, "some streams could not be ended");
+            }
         }
     }
 

@@ -1,7 +1,7 @@
 //! A Redis server for one test, ended with it.
 
 use std::{
-    io::{Read, Write},
+    io::{BufRead, BufReader, Read, Write},
     net::{TcpListener, TcpStream},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
@@ -24,6 +24,18 @@ impl RedisServer {
     /// Its address, as `--journal` takes it.
     pub fn address(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// Sends it these commands, on a connection of their own.
+    pub fn tell(&self, commands: &[&str]) {
+        let socket = TcpStream::connect(("127.0.0.1", self.port)).expect("it accepts");
+        let mut answers = BufReader::new(&socket);
+        for command in commands {
+            (&socket).write_all(format!("{command}\r\n").as_bytes()).expect("it reads");
+            let mut answer = String::new();
+            answers.read_line(&mut answer).expect("it answers");
+            assert!(!answer.starts_with('-'), "{command}: {answer}");
+        }
     }
 
     /// Ends it at once.
@@ -64,11 +76,13 @@ fn run(port: u16) -> Child {
     let port_text = port.to_string();
     let flags = ["--port", &port_text, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"];
     let started = Command::new("redis-server").args(flags).stdout(Stdio::null()).spawn();
-    let process = started.unwrap_or_else(|error| {
+    let mut process = started.unwrap_or_else(|error| {
         panic!("redis-server doesn't start: {error}; install it with `apt-get install redis-server`, or run `cargo xtask test`")
     });
     let deadline = Instant::now() + Duration::from_secs(10);
     while !answers(port) {
+        let ended = process.try_wait().expect("it is ours");
+        assert!(ended.is_none(), "redis-server has ended; is port {port} taken?");
         assert!(Instant::now() < deadline, "redis-server doesn't answer");
         std::thread::sleep(Duration::from_millis(10));
     }

@@ -2,7 +2,7 @@
 
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use super::{super::JournalError, Inner};
+use super::{super::JournalError, Inner, lost};
 
 /// How often in a lease: often enough that one lost answer costs nothing.
 const LOOKS: u32 = 5;
@@ -11,10 +11,17 @@ impl Inner {
     pub(super) async fn keep(&self) {
         let mut looks = interval(self.lease / LOOKS);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut patience = self.patience();
         loop {
             looks.tick().await;
-            if let Err(error) = self.renew().await.and(self.watch().await) {
-                tracing::warn!(%error, "redis can't be reached");
+            let Err(error) = self.renew().await.and(self.watch().await) else {
+                patience = self.patience();
+                continue;
+            };
+            tracing::warn!(%error, "redis does not serve");
+            // It may still be read: the tail hears from it then, but nobody can say whether an owner lives.
+            if Instant::now() >= patience {
+                self.known.all_followed().iter().for_each(|log| lost(log));
             }
         }
     }
@@ -33,7 +40,7 @@ impl Inner {
     /// Tells the owners of what is read here that it is, and ends what has no owner any more.
     async fn watch(&self) -> Result<(), JournalError> {
         let followed = self.known.all_followed();
-        let owned = self.store.watch(followed.iter().map(|log| log.id())).await?;
+        let owned = self.store.watch(&followed).await?;
         for (log, owned) in followed.iter().zip(owned) {
             if !owned {
                 self.interrupt(log).await?;

@@ -28,9 +28,9 @@ enum Part {
 
 impl Known {
     /// A stream that is written here.
-    pub(super) fn write(&self, log: &Arc<Log>, key: Option<IdempotencyKey>) {
+    pub(super) fn write(&self, log: &Arc<Log>) {
         let part = Part::Writes { elsewhere: None };
-        self.lock().insert(log.id().clone(), Stream { log: Arc::downgrade(log), key, part });
+        self.lock().insert(log.id().clone(), Stream { log: Arc::downgrade(log), key: None, part });
     }
 
     /// A stream that is read here: in this log, or in the one that is known already.
@@ -79,7 +79,8 @@ impl Known {
             None if read => {
                 *elsewhere = log.upgrade().map(|log| (Instant::now(), Presence::new(&log, Framing::Framed, true)));
             }
-            Some((since, _)) if !read && *since < asked => *elsewhere = None,
+            Some((since, _)) if read => *since = asked.max(*since),
+            Some((since, _)) if *since < asked => *elsewhere = None,
             _ => {}
         }
     }

@@ -91,12 +91,14 @@ impl Inner {
     async fn open(self: &Arc<Self>, id: StreamId, claim: Option<Claim>) -> Result<Opened, JournalError> {
         let log = Arc::new(Log::new(id));
         // Known before Redis has it, so that a start with the same key finds it here as soon as it can. Where the
-        // answer is lost, or nobody waits for it any more, dropping the writer ends the stream that there may be.
-        let mut writer = RedisWriter::new(self.clone(), log.clone(), claim.as_ref().map(|claim| claim.key.clone()));
+        // answer is lost, or nobody waits for it any more, dropping the writer forgets the stream that there may be.
+        let key = claim.as_ref().map(|claim| claim.key.clone());
+        let mut writer = RedisWriter::opening(self.clone(), log.clone(), key);
         let Some((fingerprint, earlier)) = self.store.open(log.id(), claim.as_ref()).await? else {
+            writer.opened();
             return Ok(Opened::New(log, Box::new(writer)));
         };
-        writer.nothing_opened();
+        writer.not_opened();
         drop(writer);
         let Some(claim) = claim.filter(|claim| claim.fingerprint == *fingerprint) else {
             return Ok(Opened::KeyReused);

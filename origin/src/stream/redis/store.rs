@@ -2,7 +2,7 @@
 //!
 //! | key (after `headwater:`) | type | holds | expires |
 //! |---|---|---|---|
-//! | `events:ID` | stream | the entries of a stream; entry `0-N` begins with event N - 1 | the retention after its last renewal |
+//! | `events:ID` | stream | the entries of a stream; entry `0-N` begins with event N - 1 | the retention after its end; a lease later where it has none |
 //! | `lease:ID` | string | the instance that writes it | after the lease |
 //! | `readers:ID` | string | nothing; there are readers on other instances | after two thirds of the lease |
 //! | `key:KEY` | hash | the stream's id and the claim's fingerprint | with the events |
@@ -10,12 +10,16 @@
 //!
 //! An instance is a process, under a random name: an origin that was restarted under its name is another one.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use rand::{RngExt, distr::Alphanumeric};
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, ErrorKind, Pipeline, RedisError, RedisResult, Script,
+    AsyncConnectionConfig, Client, Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError, RedisResult, Script,
+    ScriptInvocation, ServerErrorKind,
     aio::{ConnectionManager, ConnectionManagerConfig, MultiplexedConnection},
     cmd, pipe,
     streams::{StreamId as RedisEntry, StreamRangeReply},
@@ -23,7 +27,7 @@ use redis::{
 
 use super::{
     super::{
-        Claim, JournalError, StreamId,
+        Claim, JournalError, Log, StreamId,
         journal::IdempotencyKey,
         log::{Ending, Entry},
     },
@@ -63,12 +67,11 @@ const FREE: &str = r"
 if redis.call('HGET', KEYS[1], 'id') == ARGV[1] then redis.call('DEL', KEYS[1]) end
 ";
 
-#[derive(Clone)]
 pub(super) struct Store {
-    shared: ConnectionManager,
+    shared: Mutex<ConnectionManager>,
     client: Client,
-    scripts: Arc<Scripts>,
-    instance: Arc<str>,
+    scripts: Scripts,
+    instance: String,
     retention: Duration,
     lease: Duration,
 }
@@ -99,15 +102,10 @@ pub(super) struct Kept {
 impl Store {
     pub(super) async fn connect(address: &Address, retention: Duration, lease: Duration) -> RedisResult<Self> {
         let client = Client::open(address.connection())?;
-        // Who asks tries again; a command that waited for several attempts would keep its caller waiting.
-        let config = ConnectionManagerConfig::new()
-            .set_number_of_retries(0)
-            .set_connection_timeout(Some(ANSWER))
-            .set_response_timeout(Some(ANSWER));
-        let shared = ConnectionManager::new_with_config(client.clone(), config).await?;
+        let shared = Mutex::new(ConnectionManager::new_with_config(client.clone(), connection()).await?);
         let instance: String = rand::rng().sample_iter(Alphanumeric).take(INSTANCE_CHARS).map(char::from).collect();
-        let scripts = Arc::new(Scripts { open: Script::new(OPEN), free: Script::new(FREE) });
-        Ok(Self { shared, client, scripts, instance: instance.into(), retention: retention.max(LEAST), lease })
+        let scripts = Scripts { open: Script::new(OPEN), free: Script::new(FREE) };
+        Ok(Self { shared, client, scripts, instance, retention: retention.max(LEAST), lease })
     }
 
     /// This process.
@@ -118,11 +116,11 @@ impl Store {
     /// Opens a stream; or returns the fingerprint and the stream that its key was claimed with.
     pub(super) async fn open(&self, id: &StreamId, claim: Option<&Claim>) -> RedisResult<Option<(Bytes, StreamId)>> {
         let mut open = self.scripts.open.key(events(id));
-        open.key(lease(id)).arg(id.as_str()).arg(&*self.instance).arg(millis(self.lease)).arg(millis(self.keep()));
+        open.key(lease(id)).arg(id.as_str()).arg(&self.instance).arg(millis(self.lease)).arg(millis(self.keep()));
         if let Some(claim) = claim {
             open.key(key(&claim.key)).arg(&claim.fingerprint[..]);
         }
-        let claimed: Option<(Bytes, String)> = open.invoke_async(&mut self.shared.clone()).await?;
+        let claimed: Option<(Bytes, String)> = self.invoke(&open).await?;
         claimed.map(|(fingerprint, id)| Ok((fingerprint, parse(&id)?))).transpose()
     }
 
@@ -168,13 +166,15 @@ impl Store {
         self.ask(&Cmd::get(lease(id))).await
     }
 
-    /// Frees the stream's key at once; its events stay for a moment, for those who are reading them.
+    /// Frees the stream's key at once, and its lease; its events stay for a moment, for those who are reading them.
     pub(super) async fn discard(&self, id: &StreamId, claimed: Option<&IdempotencyKey>) -> RedisResult<()> {
         if let Some(claimed) = claimed {
             let free = &self.scripts.free;
-            free.key(key(claimed)).arg(id.as_str()).invoke_async::<()>(&mut self.shared.clone()).await?;
+            self.invoke::<()>(free.key(key(claimed)).arg(id.as_str())).await?;
         }
-        self.ask(&Cmd::pexpire(events(id), millis(LEAST))).await
+        let mut forget = pipe();
+        forget.pexpire(events(id), millis(LEAST)).ignore().del(lease(id)).ignore();
+        self.ask_all(&forget).await
     }
 
     /// Puts a message into an instance's inbox.
@@ -192,23 +192,40 @@ impl Store {
     }
 
     /// Renews the leases and puts off the expiry of streams that are written here; whether each is read elsewhere.
+    /// A lease is renewed without writing it anew where it can be: a server that is out of memory allows no more.
     pub(super) async fn renew(&self, written: &[(StreamId, Option<IdempotencyKey>)]) -> RedisResult<Vec<bool>> {
+        if written.is_empty() {
+            return Ok(Vec::new());
+        }
         let mut renew = pipe();
         for (id, claimed) in written {
-            renew.pset_ex(lease(id), &*self.instance, millis(self.lease) as u64).ignore();
+            renew.pexpire(lease(id), millis(self.lease));
             renew.pexpire(events(id), millis(self.keep())).ignore();
             if let Some(claimed) = claimed {
                 renew.pexpire(key(claimed), millis(self.keep())).ignore();
             }
             renew.exists(readers(id));
         }
-        self.ask_all(&renew).await
+        let found: Vec<bool> = self.ask_all(&renew).await?;
+        let mut lapsed = pipe();
+        for ((id, _), found) in written.iter().zip(found.chunks(2)) {
+            if found.first() == Some(&false) {
+                lapsed.pset_ex(lease(id), &self.instance, millis(self.lease) as u64).ignore();
+            }
+        }
+        if !lapsed.is_empty() {
+            self.ask_all::<()>(&lapsed).await?;
+        }
+        Ok(found.chunks(2).map(|found| found.get(1) == Some(&true)).collect())
     }
 
     /// Says that these streams are read here; whether each is there and has an owner.
-    pub(super) async fn watch<'a>(&self, read: impl Iterator<Item = &'a StreamId>) -> RedisResult<Vec<bool>> {
+    pub(super) async fn watch(&self, read: &[Arc<Log>]) -> RedisResult<Vec<bool>> {
+        if read.is_empty() {
+            return Ok(Vec::new());
+        }
         let mut watch = pipe();
-        for id in read {
+        for id in read.iter().map(|log| log.id()) {
             watch.add_command(self.set_readers(id)).ignore().exists(&[events(id), lease(id)]);
         }
         let found: Vec<u8> = self.ask_all(&watch).await?;
@@ -232,13 +249,46 @@ impl Store {
         self.retention + self.lease
     }
 
-    async fn ask<T: redis::FromRedisValue>(&self, command: &Cmd) -> RedisResult<T> {
-        command.query_async(&mut self.shared.clone()).await
+    async fn ask<T: FromRedisValue>(&self, command: &Cmd) -> RedisResult<T> {
+        self.answered(command.query_async(&mut self.connection()).await)
     }
 
-    async fn ask_all<T: redis::FromRedisValue>(&self, commands: &Pipeline) -> RedisResult<T> {
-        commands.query_async(&mut self.shared.clone()).await
+    async fn ask_all<T: FromRedisValue>(&self, commands: &Pipeline) -> RedisResult<T> {
+        self.answered(commands.query_async(&mut self.connection()).await)
     }
+
+    async fn invoke<T: FromRedisValue>(&self, script: &ScriptInvocation<'_>) -> RedisResult<T> {
+        self.answered(script.invoke_async(&mut self.connection()).await)
+    }
+
+    fn connection(&self) -> ConnectionManager {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The manager connects again where the connection broke. Where it was refused, or leads to a server that takes
+    /// no writes any more, that is left to us.
+    fn answered<T>(&self, answer: RedisResult<T>) -> RedisResult<T> {
+        use ServerErrorKind::{MasterDown, ReadOnly};
+        if let Err(error) = &answer
+            && let ErrorKind::AuthenticationFailed
+            | ErrorKind::Parse
+            | ErrorKind::InvalidClientConfig
+            | ErrorKind::RESP3NotSupported
+            | ErrorKind::Server(ReadOnly | MasterDown) = error.kind()
+            && let Ok(anew) = ConnectionManager::new_lazy_with_config(self.client.clone(), connection())
+        {
+            *self.shared.lock().unwrap_or_else(PoisonError::into_inner) = anew;
+        }
+        answer
+    }
+}
+
+/// Who asks tries again: a command that waited for several attempts would keep its caller waiting.
+fn connection() -> ConnectionManagerConfig {
+    ConnectionManagerConfig::new()
+        .set_number_of_retries(0)
+        .set_connection_timeout(Some(ANSWER))
+        .set_response_timeout(Some(ANSWER))
 }
 
 impl From<RedisError> for JournalError {

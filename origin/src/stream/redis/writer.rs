@@ -22,8 +22,18 @@ pub(super) struct RedisWriter {
     journal: Arc<Inner>,
     log: Arc<Log>,
     key: Option<IdempotencyKey>,
-    /// Whether its drop tells Redis of nothing.
-    silent: bool,
+    state: State,
+}
+
+/// What there is in Redis, and so what is to be done when the writer is dropped before the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// Perhaps a stream, which nobody was told of: it is forgotten, and its key is free.
+    Opening,
+    /// A stream: it ends as failed.
+    Open,
+    /// No stream, or one that is being ended.
+    Nothing,
 }
 
 /// Why a stream ended without its writer's doing.
@@ -36,14 +46,23 @@ enum Ended {
 }
 
 impl RedisWriter {
-    pub(super) fn new(journal: Arc<Inner>, log: Arc<Log>, key: Option<IdempotencyKey>) -> Self {
-        journal.known.write(&log, key.clone());
-        Self { journal, log, key, silent: false }
+    /// The writer of a stream that Redis is being asked to open.
+    pub(super) fn opening(journal: Arc<Inner>, log: Arc<Log>, key: Option<IdempotencyKey>) -> Self {
+        journal.known.write(&log);
+        Self { journal, log, key, state: State::Opening }
+    }
+
+    /// Redis has opened the stream.
+    pub(super) fn opened(&mut self) {
+        self.state = State::Open;
+        if let Some(key) = &self.key {
+            self.journal.known.claimed(self.log.id(), key.clone());
+        }
     }
 
     /// There is no such stream in Redis, nor will there be.
-    pub(super) fn nothing_opened(&mut self) {
-        self.silent = true;
+    pub(super) fn not_opened(&mut self) {
+        self.state = State::Nothing;
     }
 
     /// Keeps the entry, however often Redis has to be asked until patience ends. When this returns an error the
@@ -121,14 +140,21 @@ impl Drop for RedisWriter {
         if self.log.ending().is_some() {
             return;
         }
-        if let (false, Ok(runtime)) = (self.silent, Handle::try_current()) {
-            let last =
-                Self { journal: self.journal.clone(), log: self.log.clone(), key: self.key.take(), silent: true };
-            runtime.spawn(async move { last.append(&[Event::Failed(Problem::internal())]).await });
-        } else {
-            lost(&self.log);
-            self.journal.known.written(self.log.id());
+        let (journal, log, key) = (self.journal.clone(), self.log.clone(), self.key.take());
+        match (self.state, Handle::try_current()) {
+            (State::Open, Ok(runtime)) => {
+                let last = Self { journal, log, key, state: State::Nothing };
+                runtime.spawn(async move { last.append(&[Event::Failed(Problem::internal())]).await });
+                return;
+            }
+            (State::Opening, Ok(runtime)) => {
+                // On the connection on which it was opened, so behind that. Where this fails, too, its lease lapses.
+                runtime.spawn(async move { journal.store.discard(log.id(), key.as_ref()).await });
+            }
+            _ => {}
         }
+        lost(&self.log);
+        self.journal.known.written(self.log.id());
     }
 }
 
