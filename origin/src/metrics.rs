@@ -29,6 +29,7 @@ pub struct Metrics {
     registry: Registry,
     started: Counter,
     refused: Family<Refused, Counter>,
+    passed_over: Family<PassedOver, Counter>,
     ended: Family<Ended, Counter>,
     first_chunk: Family<ByModel, Histogram>,
     gap: Family<ByModel, Histogram>,
@@ -84,6 +85,12 @@ struct Refused {
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct PassedOver {
+    gen_ai_request_model: String,
+    problem: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct Attached {
     by: &'static str,
 }
@@ -100,6 +107,7 @@ impl Default for Metrics {
             registry: Registry::default(),
             started: Counter::default(),
             refused: Family::default(),
+            passed_over: Family::default(),
             ended: Family::default(),
             first_chunk: Family::new_with_constructor(|| Histogram::new(FIRST_CHUNK)),
             gap: Family::new_with_constructor(|| Histogram::new(GAP)),
@@ -122,6 +130,7 @@ impl Metrics {
         let own = self.registry.sub_registry_with_prefix("headwater");
         own.register("streams_started", "Generations started", self.started.clone());
         own.register("streams_refused", "Starts for which there was no place", self.refused.clone());
+        own.register("models_passed_over", "Calls of a model that gave no first token", self.passed_over.clone());
         own.register("streams_ended", "Generations ended, by how they did", self.ended.clone());
         own.register("streams_running", "Generations that run or wait for a place", self.running.clone());
         own.register("streams_queued", "Generations that wait for a place", self.queued.clone());
@@ -133,7 +142,7 @@ impl Metrics {
         let operation = client.sub_registry_with_prefix("operation");
         for (name, help, histogram) in [
             ("duration", "From the start of a generation to its end", &self.duration),
-            ("time_to_first_chunk", "From the start of a generation to its first text", &self.first_chunk),
+            ("time_to_first_chunk", "From the call of the model that answers to its first text", &self.first_chunk),
             ("time_per_output_chunk", "From one piece of text to the next", &self.gap),
         ] {
             operation.register_with_unit(name, help, Unit::Seconds, histogram.clone());
@@ -161,6 +170,12 @@ impl Metrics {
     /// There was no place for a generation.
     pub(crate) fn refused(&self, kind: Kind) {
         self.refused.get_or_create(&Refused { problem: kind.name() }).inc();
+    }
+
+    /// A model gave no first token.
+    pub(crate) fn passed_over(&self, model: &str, kind: Kind) {
+        let by = PassedOver { gen_ai_request_model: model.to_owned(), problem: kind.name() };
+        self.passed_over.get_or_create(&by).inc();
     }
 
     /// A reader attaches.
@@ -196,7 +211,7 @@ impl Metrics {
 }
 
 impl OfModel {
-    /// The first piece of text came, this long after the start.
+    /// The first piece of text came, this long after the call.
     pub(crate) fn first_chunk(&self, after: Duration) {
         self.first_chunk.observe(after.as_secs_f64());
     }

@@ -16,12 +16,12 @@ pub(crate) struct Record {
     prompt: String,
     /// The variables as JSON, only where they are to be logged.
     variables: Option<String>,
-    /// The one that answers.
+    /// The one that answers, else the last that was asked.
     model: Option<String>,
     trace: Option<TraceParent>,
     metrics: Arc<Metrics>,
-    /// The figures of the model, once it answers.
-    of_model: Option<OfModel>,
+    /// The figures of the model, once it answers, and when it was called.
+    of_model: Option<(OfModel, Instant)>,
     started: Instant,
     first_token: Option<Duration>,
     last_token: Duration,
@@ -64,10 +64,16 @@ impl Record {
         }
     }
 
-    /// This model answers.
-    pub(crate) fn answered_by(&mut self, model: &str) {
+    /// This model gave no first token.
+    pub(crate) fn passed_over(&mut self, model: &str, kind: Kind) {
+        self.metrics.passed_over(model, kind);
         self.model = Some(model.to_owned());
-        self.of_model = Some(self.metrics.of(model));
+    }
+
+    /// This model answers; it was called then.
+    pub(crate) fn answered_by(&mut self, model: &str, called: Instant) {
+        self.model = Some(model.to_owned());
+        self.of_model = Some((self.metrics.of(model), called));
     }
 
     /// A piece of text came.
@@ -76,8 +82,8 @@ impl Record {
         let first = self.first_token.is_none();
         self.first_token.get_or_insert(now);
         match &self.of_model {
-            Some(figures) if first => figures.first_chunk(now),
-            Some(figures) => figures.next_chunk(now - self.last_token),
+            Some((figures, called)) if first => figures.first_chunk(called.elapsed()),
+            Some((figures, _)) => figures.next_chunk(now - self.last_token),
             None => {}
         }
         self.last_token = now;

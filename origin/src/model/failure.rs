@@ -17,10 +17,14 @@ const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 /// What the library's error means, and the provider's own words, for the log alone.
 pub(super) fn read(error: &Error) -> (ModelError, String) {
     match error {
-        Error::HttpError { status, headers, body, .. } => (of_status(*status, headers), body.clone()),
-        Error::WebStream { error: inner, cause, .. } => match inner.downcast_ref::<Error>() {
+        Error::HttpError { status, headers, body, .. } => {
+            let error =
+                if is_ours(body) { ModelError::Unauthorised(status.as_u16()) } else { of_status(*status, headers) };
+            (error, body.clone())
+        }
+        Error::WebStream { error: inner, .. } => match inner.downcast_ref::<Error>() {
             Some(inner) => read(inner),
-            None => (ModelError::BrokeOff("the connection failed".into()), chain(&**inner, cause)),
+            None => (ModelError::BrokeOff("the connection failed".into()), chain(&**inner)),
         },
         Error::ChatResponse { body, .. } => (in_stream(body), body.to_string()),
         Error::StreamParse { .. } | Error::JsonValueExt(_) => {
@@ -34,8 +38,8 @@ pub(super) fn read(error: &Error) -> (ModelError, String) {
 fn of_status(status: StatusCode, headers: &HeaderMap) -> ModelError {
     let wait = || retry_after(headers);
     match status.as_u16() {
-        // Payment required: our account, not the prompt.
-        401..=403 => ModelError::Unauthorised(status.as_u16()),
+        // Payment required, no such model: our settings, not the prompt.
+        401..=405 => ModelError::Unauthorised(status.as_u16()),
         429 => ModelError::RateLimited(wait()),
         // Anthropic's own: overloaded.
         503 | 529 => ModelError::Overloaded(wait()),
@@ -46,22 +50,40 @@ fn of_status(status: StatusCode, headers: &HeaderMap) -> ModelError {
     }
 }
 
-/// The meaning of an error that comes as an event, after a status of 200: providers tell it by a name
-/// (`overloaded_error`) or by a status's number.
+/// Whether an answer speaks of our key or our money, whatever its status says: Gemini has 400 for a wrong key, OpenAI 429
+/// for an account that is used up.
+fn is_ours(body: &str) -> bool {
+    ["\"API_KEY_INVALID\"", "\"insufficient_quota\""].iter().any(|name| body.contains(name))
+}
+
+/// The meaning of an error that comes as an event, after a status of 200: providers tell it by a status's number or by
+/// a name (`overloaded_error`).
 fn in_stream(body: &Value) -> ModelError {
+    /// Parts of names, and the status that means the same.
+    const NAMES: [(&str, u16); 8] = [
+        ("overloaded", 503),
+        ("rate_limit", 429),
+        ("insufficient_quota", 402),
+        ("billing", 402),
+        ("authentication", 401),
+        ("permission", 403),
+        ("not_found", 404),
+        ("invalid_request", 400),
+    ];
     let error = body.get("error").unwrap_or(body);
     let member = |name| error.get(name).or_else(|| body.get(name));
-    let number = ["code", "status"].iter().find_map(|name| member(name)?.as_u64());
-    if let Some(status) = number.and_then(|number| StatusCode::from_u16(u16::try_from(number).ok()?).ok()) {
-        return of_status(status, &HeaderMap::new());
-    }
-    let named = |word: &str| {
+    let number = |value: &Value| value.as_u64().or_else(|| value.as_str()?.parse().ok());
+    let numbered = ["code", "status"].iter().find_map(|name| number(member(name)?));
+    let named = |word| {
         ["type", "code"].iter().any(|name| member(name).and_then(Value::as_str).is_some_and(|text| text.contains(word)))
     };
-    match () {
-        () if named("overloaded") => ModelError::Overloaded(None),
-        () if named("rate_limit") => ModelError::RateLimited(None),
-        () => ModelError::BrokeOff("it told of an error".into()),
+    let number = numbered.and_then(|number| u16::try_from(number).ok());
+    let number = number.or_else(|| Some(NAMES.iter().find(|(word, _)| named(word))?.1));
+    match number.and_then(|number| StatusCode::from_u16(number).ok()) {
+        Some(status) => of_status(status, &HeaderMap::new()),
+        // What the library makes of Gemini's answer without an answer in it: its filter has taken the prompt.
+        None if body.get("finishReason").is_some() => ModelError::Refused("the provider's filter".into()),
+        None => ModelError::BrokeOff("it told of an error".into()),
     }
 }
 
@@ -76,10 +98,9 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 }
 
 /// An error with its causes: a broken connection's own is the last of them.
-fn chain(error: &(dyn std::error::Error + 'static), otherwise: &str) -> String {
+pub(super) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let causes = std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string);
-    let causes: Vec<String> = causes.collect();
-    if causes.is_empty() { otherwise.to_owned() } else { causes.join(": ") }
+    causes.collect::<Vec<String>>().join(": ")
 }
 
 #[cfg(test)]
@@ -104,6 +125,13 @@ mod tests {
     }
 
     #[test]
+    fn a_wrong_key_and_an_empty_account_are_ours_whatever_the_status() {
+        assert!(is_ours(r#"{"error":{"code":400,"details":[{"reason":"API_KEY_INVALID"}]}}"#));
+        assert!(is_ours(r#"{"error":{"code":"insufficient_quota","type":"insufficient_quota"}}"#));
+        assert!(!is_ours(r#"{"error":{"message":"who wrote \"insufficient_quota\"?"}}"#));
+    }
+
+    #[test]
     fn errors_in_a_stream_are_told_by_name_or_by_number() {
         for (body, meaning) in [
             (json!({ "type": "error", "error": { "type": "overloaded_error" } }), ModelError::Overloaded(None)),
@@ -111,6 +139,12 @@ mod tests {
             (json!({ "code": 429, "message": "upstream" }), ModelError::RateLimited(None)),
             (json!({ "error": { "code": 503, "status": "UNAVAILABLE" } }), ModelError::Overloaded(None)),
             (json!({ "error": { "code": 403 } }), ModelError::Unauthorised(403)),
+            (json!({ "error": { "code": "429" } }), ModelError::RateLimited(None)),
+            (json!({ "error": { "type": "authentication_error" } }), ModelError::Unauthorised(401)),
+            (
+                json!({ "finishReason": null, "usageMetadata": null }),
+                ModelError::Refused("the provider's filter".into()),
+            ),
             (json!("nonsense"), ModelError::BrokeOff("it told of an error".into())),
         ] {
             assert_eq!(in_stream(&body), meaning, "{body}");

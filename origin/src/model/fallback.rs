@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use futures::{FutureExt, StreamExt};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::{Model, ModelError, Token, Tokens};
 
@@ -17,6 +17,7 @@ pub struct Fallback {
 /// An answer that has begun.
 pub struct Answer {
     model: Arc<dyn Model>,
+    called: Instant,
     first: Option<Token>,
     tokens: Tokens,
 }
@@ -37,15 +38,16 @@ impl Fallback {
     ///
     /// # Errors
     /// All models failed: the last failure that another try may mend, else the last.
-    pub async fn begin(&self, prompt: &str, failed: impl Fn(&dyn Model, &ModelError)) -> Result<Answer, ModelError> {
+    pub async fn begin(&self, prompt: &str, mut failed: impl FnMut(&str, &ModelError)) -> Result<Answer, ModelError> {
         let mut told: Option<ModelError> = None;
         for model in &self.models {
+            let called = Instant::now();
             let mut tokens = model.generate(prompt);
             let first = timeout(self.first_token_timeout, next(&mut tokens)).await;
             match first.unwrap_or(Err(ModelError::FirstTokenTimeout)) {
-                Ok(first) => return Ok(Answer { model: model.clone(), first: Some(first), tokens }),
+                Ok(first) => return Ok(Answer { model: model.clone(), called, first: Some(first), tokens }),
                 Err(error) => {
-                    failed(&**model, &error);
+                    failed(model.name(), &error);
                     if error.retryable() || !told.as_ref().is_some_and(ModelError::retryable) {
                         told = Some(error);
                     }
@@ -60,6 +62,11 @@ impl Answer {
     /// The name of the model that gives it.
     pub fn model(&self) -> &str {
         self.model.name()
+    }
+
+    /// When that model was called.
+    pub fn called(&self) -> Instant {
+        self.called
     }
 
     /// What is ready, at most so many items; waits for one. None follows the end or a failure.
@@ -140,7 +147,7 @@ mod tests {
     /// The model that answered or the error, and the models that were passed over.
     async fn begin(models: &Fallback) -> (Result<String, ModelError>, Vec<String>) {
         let passed = Mutex::new(Vec::new());
-        let answer = models.begin("", |model, _| passed.lock().unwrap().push(model.name().to_owned())).await;
+        let answer = models.begin("", |model, _| passed.lock().unwrap().push(model.to_owned())).await;
         (answer.map(|answer| answer.model().to_owned()), passed.into_inner().unwrap())
     }
 
@@ -153,7 +160,7 @@ mod tests {
             Says("good", vec![text(""), text("a"), Some(Ok(end()))], None),
             Says("unasked", vec![text("b")], None),
         ]);
-        let began = tokio::time::Instant::now();
+        let began = Instant::now();
         let (answer, passed) = begin(&models).await;
         assert_eq!(answer.unwrap(), "good");
         assert_eq!(passed, ["silent", "refusing", "broken"]);

@@ -61,8 +61,8 @@ pub enum ModelError {
     /// It won't answer this prompt.
     #[error("the model refused the prompt: {0}")]
     Refused(String),
-    /// Its provider, with this status, doesn't let us in: the key, the account, or its money.
-    #[error("the model's provider doesn't accept the key: status {0}")]
+    /// Its provider, with this status, doesn't let us in, or has no such model: the key, the account, the settings.
+    #[error("the model's provider doesn't accept the key, or knows no such model: status {0}")]
     Unauthorised(u16),
     /// It wants fewer requests.
     #[error("the model's rate limit is reached")]

@@ -157,22 +157,27 @@ impl BaseUrl {
 
     /// The same with `path` at its end, unless it is there already.
     pub(super) fn under(mut self, path: &str) -> Self {
-        if !path.is_empty() && !self.0.path().trim_end_matches('/').ends_with(path) {
+        if !path.is_empty() && !self.0.path().trim_end_matches('/').ends_with(&format!("/{path}")) {
             let path = format!("{}{path}/", self.0.path());
             self.0.set_path(&path);
         }
         self
     }
 
-    /// An address as Ollama's own tools take it: scheme and port may be missing.
+    /// An address as Ollama's own tools take it: scheme and port may be missing. What the server reads from the same
+    /// variable as "listen everywhere" is this machine.
     pub(super) fn of_ollama(text: &str) -> Result<Self, String> {
         /// What Ollama listens on.
         const PORT: u16 = 11434;
         if text.contains("://") {
             return text.parse();
         }
-        let has_port = text.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
-        if has_port { format!("http://{text}") } else { format!("http://{text}:{PORT}") }.parse()
+        let (host, port) = match text.rsplit_once(':') {
+            Some((host, port)) if let Ok(port) = port.parse() => (host, port),
+            _ => (text, PORT),
+        };
+        let host = if matches!(host, "" | "0.0.0.0" | "[::]") { "127.0.0.1" } else { host };
+        format!("http://{host}:{port}").parse()
     }
 }
 
@@ -251,10 +256,13 @@ mod tests {
         let base = |text: &str| text.parse::<BaseUrl>().unwrap();
         assert_eq!(base("https://a.example").under("v1").as_str(), "https://a.example/v1/");
         assert_eq!(base("https://a.example/v1/").under("v1").as_str(), "https://a.example/v1/");
+        assert_eq!(base("https://a.example/proxyv1").under("v1").as_str(), "https://a.example/proxyv1/v1/");
         assert_eq!(base("https://a.example/proxy").under("").as_str(), "https://a.example/proxy/");
         assert_eq!(BaseUrl::of_ollama("127.0.0.1").unwrap().as_str(), "http://127.0.0.1:11434/");
         assert_eq!(BaseUrl::of_ollama("localhost:80").unwrap().as_str(), "http://localhost/");
         assert_eq!(BaseUrl::of_ollama("https://ollama.example").unwrap().as_str(), "https://ollama.example/");
+        assert_eq!(BaseUrl::of_ollama("0.0.0.0").unwrap().as_str(), "http://127.0.0.1:11434/");
+        assert_eq!(BaseUrl::of_ollama(":8080").unwrap().as_str(), "http://127.0.0.1:8080/");
         assert!(BaseUrl::of_ollama("ollama.example").is_err());
     }
 }

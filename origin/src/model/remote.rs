@@ -130,12 +130,13 @@ impl Model for Remote {
 
     fn generate(&self, prompt: &str) -> Tokens {
         let request = ChatRequest::from_user(prompt);
-        let (opening, told) = (self.0.clone(), self.0.clone());
+        let (opening, told, asked) = (self.0.clone(), self.0.clone(), prompt.to_owned());
         let events = async move {
             let answer = opening.client.exec_chat_stream(opening.target(), request, Some(&opening.options)).await;
             answer.map(|answer| answer.stream)
         };
-        let tokens = stream::once(events).try_flatten().filter_map(move |event| future::ready(told.token(event)));
+        let tokens =
+            stream::once(events).try_flatten().filter_map(move |event| future::ready(told.token(event, &asked)));
         // Only an answer without an end comes this far.
         let cut = || ModelError::BadAnswer("it has no end; is the base URL right?".into());
         tokens.chain(stream::once(async move { Err(cut()) })).boxed()
@@ -157,28 +158,28 @@ impl Inner {
         ServiceTarget { endpoint: Endpoint::from_owned(self.base.as_str()), auth, model: self.model.clone() }
     }
 
-    /// What an event is to us; `None` for thoughts and signs of life.
-    fn token(&self, event: genai::Result<ChatStreamEvent>) -> Option<Result<Token, ModelError>> {
+    /// What an event is to us, where this prompt was sent; `None` for thoughts and signs of life.
+    fn token(&self, event: genai::Result<ChatStreamEvent>, prompt: &str) -> Option<Result<Token, ModelError>> {
         match event {
             Ok(ChatStreamEvent::Chunk(chunk)) => Some(Ok(Token::Text(chunk.content))),
-            Ok(ChatStreamEvent::End(end)) => Some(self.end(&end)),
+            Ok(ChatStreamEvent::End(end)) => Some(self.end(&end, prompt)),
             Ok(_) => None,
             Err(error) => {
                 let (error, words) = failure::read(&error);
-                self.log(&error, &words);
+                self.log(&error, &words, prompt);
                 Some(Err(error))
             }
         }
     }
 
-    fn end(&self, end: &StreamEnd) -> Result<Token, ModelError> {
+    fn end(&self, end: &StreamEnd, prompt: &str) -> Result<Token, ModelError> {
         let finish = match &end.captured_stop_reason {
             Some(StopReason::Completed(_) | StopReason::StopSequence(_) | StopReason::ToolCall(_)) => Finish::Stop,
             Some(StopReason::MaxTokens(_)) => Finish::Length,
             Some(StopReason::ContentFilter(_)) => Finish::ContentFilter,
             Some(StopReason::Other(reason)) => {
                 let error = ModelError::BrokeOff("it ended for a reason of its own".into());
-                self.log(&error, reason);
+                self.log(&error, reason, prompt);
                 return Err(error);
             }
             // The library makes up an end where a connection was closed early.
@@ -193,14 +194,17 @@ impl Inner {
         Ok(Token::End { finish, usage })
     }
 
-    /// The one place where a provider's own words are written down: cut short, and without the key.
-    fn log(&self, error: &ModelError, words: &str) {
+    /// The one place where a provider's own words are written down: cut short, and without the key and the prompt.
+    fn log(&self, error: &ModelError, words: &str, prompt: &str) {
         /// Characters.
         const LONGEST: usize = 500;
-        let words = match &self.key {
-            Some(key) => words.replace(key.expose_secret(), "[key]"),
-            None => words.to_owned(),
-        };
+        let mut words = words.replace(prompt, "[prompt]");
+        // As it stands in JSON.
+        let escaped = serde_json::to_string(prompt).unwrap_or_default();
+        words = words.replace(escaped.trim_matches('"'), "[prompt]");
+        if let Some(key) = &self.key {
+            words = words.replace(key.expose_secret(), "[key]");
+        }
         let words: String = words.chars().take(LONGEST).collect();
         tracing::warn!(model = self.name, %error, words, "the provider says");
     }
@@ -228,8 +232,8 @@ fn client(base: &BaseUrl) -> Result<Client, String> {
         .user_agent(concat!("headwater/", env!("CARGO_PKG_VERSION")));
     // Without TLS a proxy would read along.
     let http = if base.is_plain() { http.no_proxy() } else { http };
-    let http = http.build().map_err(|error| error.to_string())?;
-    Client::builder().with_reqwest(http).build().map_err(|error| error.to_string())
+    let http = http.build().map_err(|error| failure::chain(&error))?;
+    Client::builder().with_reqwest(http).build().map_err(|error| failure::chain(&error))
 }
 
 fn key(name: &'static str, variable: &impl Fn(&str) -> Option<String>) -> Result<Option<SecretString>, SetupError> {

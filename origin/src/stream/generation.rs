@@ -13,7 +13,7 @@ use super::{
     limits::Slot,
 };
 use crate::{
-    model::{Model, ModelError, Token, fallback::Fallback},
+    model::{ModelError, Token, fallback::Fallback},
     problem::{Kind, Problem},
     record::Record,
     wire,
@@ -64,15 +64,17 @@ impl Generation {
             permit = slot.acquire() => permit,
         };
         let stream = self.log.id();
-        let failed = |model: &dyn Model, error: &ModelError| {
-            tracing::warn!(%stream, model = model.name(), %error, "the model gave no first token");
+        let record = &mut self.record;
+        let failed = |model: &str, error: &ModelError| {
+            tracing::warn!(%stream, model, %error, "the model gave no first token");
+            record.passed_over(model, Problem::from(error).kind());
         };
         let mut answer = match next(&mut early, self.models.begin(&self.prompt, failed)).await {
             Next::Early(end) => return Ok(end.into()),
             Next::Token(Ok(answer)) => answer,
             Next::Token(Err(error)) => return Ok(End::Failed(Problem::from(&error))),
         };
-        self.record.answered_by(answer.model());
+        self.record.answered_by(answer.model(), answer.called());
         loop {
             let ready = match next(&mut early, timeout(self.limits.idle_timeout, answer.ready(TOGETHER))).await {
                 Next::Early(end) => return Ok(end.into()),

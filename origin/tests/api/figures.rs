@@ -11,6 +11,7 @@ async fn the_figures_count_starts_ends_readers_and_what_they_came_for() {
     let id = id_of(&response);
     terminal(&events(response).await);
     terminal(&events(origin.follow(&id).await).await);
+    origin.until("running", 0).await;
     let running = open(origin.start(&json!([{ "tokens": 9999, "every_ms": 1 }]))).await;
     let second = id_of(&running);
     drop(first_events(origin.follow(&second).await, 1).await);

@@ -31,6 +31,12 @@ fn failures() -> Vec<(&'static str, Answer, (u16, &'static str))> {
         ("HTML", Answer::text("<!doctype html><title>words of the provider</title>"), (502, "model-broke-off")),
         ("broken JSON", Answer::text("data: {\"choices\":[{\n\n"), (502, "model-broke-off")),
         ("not UTF-8", Answer::stream([Step::Send(b"data: \xff\xfe\n\n".into())]), (502, "model-broke-off")),
+        (
+            "a wrong key",
+            Answer::status("400 Bad Request", "", "{\"reason\":\"API_KEY_INVALID\"}"),
+            (502, "model-refused"),
+        ),
+        ("no money", Answer::status("429 No", "", "{\"code\":\"insufficient_quota\"}"), (502, "model-refused")),
         ("an error event", Answer::text(&format!("data: {words}\n\n")), (502, "model-broke-off")),
         ("nothing", Answer::text(""), (502, "model-broke-off")),
         ("a cut", Answer::stream([Step::Cut]), (502, "model-broke-off")),
@@ -166,7 +172,7 @@ fn last_event(model: &str) -> &'static str {
 async fn fault_15_a_model_that_is_silent_from_the_start_is_left_for_the_next() {
     let silent = Provider::spawn(Answer::stream([Step::Hang])).await;
     let good = Provider::spawn(Answer::text(PROTOCOLS[1].fixture)).await;
-    let process = with_fallback(&silent, &good, &["--first-token-timeout", "100ms"]).await;
+    let process = with_fallback(&silent, &good, &["--first-token-timeout", "1s"]).await;
     let all = events(open(process.origin.start(&json!("a"))).await).await;
     assert_eq!(terminal(&all).0, "done");
     silent.until_left(1).await;
@@ -189,7 +195,7 @@ async fn fault_15_a_stall_is_given_up_and_its_connection_closed() {
 #[tokio::test]
 async fn fault_12_the_providers_connection_is_closed_when_the_linger_has_passed() {
     let provider = Provider::spawn(endless()).await;
-    let process = OPENAI.origin(&provider, &["--linger", "300ms"]).await;
+    let process = OPENAI.origin(&provider, &["--linger", "2s"]).await;
     let response = open(process.origin.start(&json!("a"))).await;
     let id = id_of(&response);
     first_events(response, 3).await;
