@@ -79,6 +79,44 @@ async fn fault_14_a_failure_before_the_first_token_is_a_status_without_the_provi
 }
 
 #[tokio::test]
+async fn fault_14_a_failure_means_the_same_in_every_protocol() {
+    for protocol in &PROTOCOLS {
+        for (answer, expected) in [
+            (Answer::status("401 Unauthorized", "", "{}"), (502, "model-refused")),
+            (Answer::status("429 Slowly", "", "{}"), (429, "rate-limited")),
+            (Answer::status("503 Service Unavailable", "", "{}"), (503, "overloaded")),
+            (Answer::status("500 Internal Server Error", "", "{}"), (502, "model-broke-off")),
+            (Answer::text("<!doctype html><title>words</title>\n\n"), (502, "model-broke-off")),
+        ] {
+            let provider = Provider::spawn(answer).await;
+            let response = protocol.origin(&provider, &[]).await.origin.start(&json!("a")).send().await.unwrap();
+            let (status, name) = problem(response).await;
+            assert_eq!((status, &*name), expected, "{}", protocol.model);
+        }
+    }
+}
+
+#[tokio::test]
+async fn fault_14_an_error_in_a_stream_is_read_in_the_providers_own_form() {
+    for (provider, said, expected) in [
+        (
+            "anthropic",
+            "event: error\ndata: {\"type\":\"error\",\"error\":{\"type\":\"overloaded_error\",\"message\":\"words\"}}\n\n",
+            (503, "overloaded"),
+        ),
+        ("gemini", "data: {\"error\":{\"code\":503,\"message\":\"words\"}}\n\n", (503, "overloaded")),
+        ("gemini", "data: {\"promptFeedback\":{\"blockReason\":\"PROHIBITED_CONTENT\"}}\n\n", (502, "model-refused")),
+        ("ollama", "{\"error\":\"words\"}\n", (502, "model-broke-off")),
+    ] {
+        let protocol = PROTOCOLS.iter().find(|protocol| protocol.model.starts_with(provider)).unwrap();
+        let provider = Provider::spawn(Answer::text(said)).await;
+        let response = protocol.origin(&provider, &[]).await.origin.start(&json!("a")).send().await.unwrap();
+        let (status, name) = problem(response).await;
+        assert_eq!((status, &*name), expected, "{said}");
+    }
+}
+
+#[tokio::test]
 async fn fault_14_the_next_model_answers_and_the_record_names_it() {
     let good = Provider::spawn(Answer::text(PROTOCOLS[1].fixture)).await;
     for (what, answer, _) in failures() {

@@ -39,6 +39,19 @@ async fn a_key_is_in_no_log_and_no_answer_whatever_the_provider_says() {
 }
 
 #[tokio::test]
+async fn a_prompt_is_not_in_the_log_where_a_provider_repeats_it() {
+    let asked = "what nobody \"else\" knows";
+    let said = json!({ "error": { "input": format!("Write a short poem about {}", json!(asked)) } }).to_string();
+    let provider = Provider::spawn(Answer::status("400 Bad Request", "", &said)).await;
+    let process = OPENAI.origin(&provider, &[]).await;
+    process.origin.start(&json!(asked)).send().await.unwrap();
+    process.record().await;
+    let log = process.log();
+    assert!(log.contains("the provider says") && log.contains("[prompt]"), "{log}");
+    assert!(!log.contains("nobody"), "{log}");
+}
+
+#[tokio::test]
 async fn a_providers_words_are_cut_short_in_the_log() {
     let provider = Provider::spawn(Answer::status("400 Bad Request", "", &"x".repeat(100_000))).await;
     let process = OPENAI.origin(&provider, &[]).await;
