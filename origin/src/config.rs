@@ -60,7 +60,8 @@ pub struct Config {
     #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..))]
     pub max_tokens: u32,
 
-    /// Where streams are kept: "memory", or for several origins redis://user:password@host:port/database
+    /// Where streams are kept: "memory", or for several origins redis://user:password@host:port/database, with TLS
+    /// rediss://
     // Not shown with its value, which may hold a password.
     #[arg(long, value_name = "PLACE", default_value = "memory", value_parser = Secretive)]
     #[arg(hide_env_values = true, hide_default_value = true)]

@@ -3,6 +3,7 @@
 use std::{
     io::{BufRead, BufReader, Read, Write},
     net::{TcpListener, TcpStream},
+    path::Path,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
@@ -16,9 +17,24 @@ pub struct RedisServer {
 impl RedisServer {
     /// Starts one.
     pub fn start() -> Self {
-        let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-        let port = free.expect("there is a free port").port();
+        let port = free_port();
         Self { port, process: run(port) }
+    }
+
+    /// Starts one that speaks TLS only, with the `cert.pem` and `key.pem` of this folder.
+    pub fn start_with_tls(folder: &Path) -> Self {
+        let port = free_port();
+        let (text, certificate, key) = (port.to_string(), folder.join("cert.pem"), folder.join("key.pem"));
+        let mut command = command(&["--port", "0", "--tls-port", &text, "--tls-auth-clients", "no"]);
+        command.arg("--tls-cert-file").arg(&certificate).arg("--tls-ca-cert-file").arg(&certificate);
+        let process =
+            spawn(command.arg("--tls-key-file").arg(key), port, |port| TcpStream::connect(("127.0.0.1", port)).is_ok());
+        Self { port, process }
+    }
+
+    /// Its port.
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     /// Its address, as `--journal` takes it.
@@ -72,10 +88,23 @@ impl Drop for RedisServer {
     }
 }
 
+fn free_port() -> u16 {
+    let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+    free.expect("there is a free port").port()
+}
+
 fn run(port: u16) -> Child {
-    let port_text = port.to_string();
-    let flags = ["--port", &port_text, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"];
-    let started = Command::new("redis-server").args(flags).stdout(Stdio::null()).spawn();
+    spawn(&mut command(&["--port", &port.to_string()]), port, answers)
+}
+
+fn command(flags: &[&str]) -> Command {
+    let mut command = Command::new("redis-server");
+    command.args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]).args(flags).stdout(Stdio::null());
+    command
+}
+
+fn spawn(command: &mut Command, port: u16, answers: fn(u16) -> bool) -> Child {
+    let started = command.spawn();
     let mut process = started.unwrap_or_else(|error| {
         panic!("redis-server doesn't start: {error}; install it with `apt-get install redis-server`, or run `cargo xtask test`")
     });

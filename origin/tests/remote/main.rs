@@ -8,4 +8,7 @@ mod keys;
 mod process;
 mod protocols;
 mod provider;
+#[path = "../redis_server/mod.rs"]
+#[expect(dead_code, reason = "the journal's own tests use the rest")]
+mod redis_server;
 mod start;

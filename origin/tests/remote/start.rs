@@ -1,6 +1,9 @@
 //! What the origin does not start with, and how it says so.
 
-use crate::process::refused;
+use crate::{
+    process::{Process, refused},
+    redis_server::RedisServer,
+};
 
 #[test]
 fn what_cannot_be_used_is_one_clear_line() {
@@ -41,4 +44,25 @@ fn a_name_that_is_none_is_told_with_those_that_are() {
         let line = said.lines().next().unwrap_or_default();
         assert!(line.contains("--model") && (line.contains("openai:MODEL") || line.contains("URL")), "{said}");
     }
+}
+
+#[tokio::test]
+async fn redis_is_spoken_to_through_tls_where_its_certificate_is_trusted_and_nowhere_else() {
+    let folder = std::env::temp_dir().join(format!("headwater-tls-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("there is a folder");
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+    let (certificate, key) = (folder.join("cert.pem"), folder.join("key.pem"));
+    std::fs::write(&certificate, made.cert.pem()).expect("it is written");
+    std::fs::write(key, made.signing_key.serialize_pem()).expect("it is written");
+    let server = RedisServer::start_with_tls(&folder);
+    let address = format!("rediss://localhost:{}", server.port());
+    let flags = ["--model", "ollama:a", "--journal", &address];
+
+    let (output, said) = refused(&[], &flags);
+    assert_eq!((output.status.code(), said.contains("certificate")), (Some(1), true), "{said}");
+    let plain = address.replace("rediss:", "redis:");
+    assert_eq!(refused(&[], &["--model", "ollama:a", "--journal", &plain]).0.status.code(), Some(1));
+    let trusting = Process::spawn(&[("SSL_CERT_FILE", &certificate.display().to_string())], &flags).await;
+    assert_eq!(trusting.origin.start(&serde_json::json!("a")).send().await.expect("it answers").status(), 502);
+    drop(std::fs::remove_dir_all(folder));
 }

@@ -10,13 +10,13 @@ use redis::{ConnectionInfo, IntoConnectionInfo, io::tcp::TcpSettings};
 #[cfg(target_os = "linux")]
 const UNHEARD: Duration = Duration::from_secs(5);
 
-/// A Redis server's address: `redis://[user:password@]host[:port][/database]`.
+/// A Redis server's address: `redis://[user:password@]host[:port][/database]`, or `rediss://…` with TLS.
 #[derive(Clone)]
 pub struct Address(ConnectionInfo);
 
 /// Not such an address. What was given isn't repeated: it may hold a password.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("not an address of the form redis://[user:password@]host[:port][/database]")]
+#[error("not an address of the form redis://[user:password@]host[:port][/database], or rediss:// with TLS")]
 pub struct NoAddress;
 
 impl Address {
