@@ -19,6 +19,7 @@ use headwater_origin::{
 };
 use tokio::time::{sleep, timeout};
 
+#[expect(dead_code, reason = "other tests use the rest")]
 mod redis_server;
 #[path = "../examples/scripted.rs"]
 #[expect(dead_code, reason = "the example is a program too")]

@@ -12,7 +12,7 @@ const UNHEARD: Duration = Duration::from_secs(5);
 
 /// A Redis server's address: `redis://[user:password@]host[:port][/database]`, or `rediss://…` with TLS.
 #[derive(Clone)]
-pub struct Address(ConnectionInfo);
+pub struct Address(Box<ConnectionInfo>);
 
 /// Not such an address. What was given isn't repeated: it may hold a password.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -21,7 +21,7 @@ pub struct NoAddress;
 
 impl Address {
     pub(super) fn connection(&self) -> ConnectionInfo {
-        self.0.clone()
+        (*self.0).clone()
     }
 }
 
@@ -34,7 +34,7 @@ impl FromStr for Address {
         let tcp = TcpSettings::default().set_nodelay(true);
         #[cfg(target_os = "linux")]
         let tcp = tcp.set_user_timeout(UNHEARD);
-        Ok(Self(connection.set_tcp_settings(tcp)))
+        Ok(Self(Box::new(connection.set_tcp_settings(tcp))))
     }
 }
 
