@@ -198,16 +198,25 @@ impl Inner {
     fn log(&self, error: &ModelError, words: &str, prompt: &str) {
         /// Characters.
         const LONGEST: usize = 500;
-        let mut words = words.replace(prompt, "[prompt]");
-        // As it stands in JSON.
-        let escaped = serde_json::to_string(prompt).unwrap_or_default();
-        words = words.replace(escaped.trim_matches('"'), "[prompt]");
-        if let Some(key) = &self.key {
-            words = words.replace(key.expose_secret(), "[key]");
-        }
-        let words: String = words.chars().take(LONGEST).collect();
+        let key = self.key.as_ref().map_or("", |key| key.expose_secret());
+        let words: String = redacted(words, key, prompt).chars().take(LONGEST).collect();
         tracing::warn!(model = self.name, %error, words, "the provider says");
     }
+}
+
+/// A provider's words without the key and the prompt. The key goes first: a short prompt may be a part of it, and what is
+/// left of the key then would be found no more.
+fn redacted(words: &str, key: &str, prompt: &str) -> String {
+    let quoted = serde_json::to_string(prompt).unwrap_or_default();
+    let in_json = quoted.get(1..quoted.len().saturating_sub(1)).unwrap_or_default();
+    let mut words = words.to_owned();
+    for (said, instead) in [(key, "[key]"), (prompt, "[prompt]"), (in_json, "[prompt]")] {
+        // Nothing would be found between all characters.
+        if !said.is_empty() {
+            words = words.replace(said, instead);
+        }
+    }
+    words
 }
 
 fn options(protocol: AdapterKind, max_tokens: u32) -> ChatOptions {
@@ -246,4 +255,16 @@ fn key(name: &'static str, variable: &impl Fn(&str) -> Option<String>) -> Result
 /// A variable's value; an empty one is as good as none.
 fn set(name: &str, variable: &impl Fn(&str) -> Option<String>) -> Option<String> {
     variable(name).map(|value| value.trim().to_owned()).filter(|value| !value.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn neither_key_nor_prompt_is_left_in_a_providers_words() {
+        assert_eq!(redacted("no sk-abc here", "sk-abc", "a"), "no [key] here");
+        assert_eq!(redacted(r#"{"input":"a \"b\""}"#, "", r#"a "b""#), r#"{"input":"[prompt]"}"#);
+        assert_eq!(redacted("as it was", "", ""), "as it was");
+    }
 }
