@@ -3,8 +3,8 @@
 //! `cargo bench --bench redis`. The origins are this program again, in processes of their own.
 
 use std::{
-    net::{SocketAddr, TcpListener},
-    process::{Child, Command, ExitCode},
+    net::SocketAddr,
+    process::{Command, ExitCode},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -16,6 +16,8 @@ use tokio::{
     net::TcpStream,
 };
 
+#[expect(dead_code, reason = "the other benchmarks use the rest")]
+mod process;
 #[path = "../tests/redis_server/mod.rs"]
 #[expect(dead_code, reason = "the tests use the rest")]
 mod redis_server;
@@ -23,9 +25,9 @@ mod redis_server;
 #[expect(dead_code, reason = "the example is a program too")]
 mod scripted;
 
+use process::{Process, SECRET, free_address};
 use redis_server::RedisServer;
 
-const SECRET: &str = "a secret of the benchmarks";
 const STREAMS: usize = 200;
 /// Tokens of each stream, and the time from one to the next: 50 tokens/s for 15 s.
 const TOKENS: usize = 750;
@@ -57,7 +59,7 @@ async fn measure() -> Result<(), Failure> {
 
 /// Starts streams at the first origin, reads them at the second, and tells of the gaps.
 async fn tell(what: &str, [writes, reads]: [&Origin; 2]) -> Result<(), Failure> {
-    let (before, began) = (writes.busy()? + reads.busy()?, Instant::now());
+    let (before, began) = (busy(writes, reads)?, Instant::now());
     let all = try_join_all((0..STREAMS).map(|number| async move {
         // Spread over the time from one token to the next, as visitors are.
         tokio::time::sleep(EVERY * number as u32 / STREAMS as u32).await;
@@ -73,8 +75,7 @@ async fn tell(what: &str, [writes, reads]: [&Origin; 2]) -> Result<(), Failure> 
     let mut gaps = all.await?.concat();
     gaps.sort();
     let at = |share: f64| gaps[((gaps.len() - 1) as f64 * share) as usize];
-    let same = if writes.address == reads.address { 2 } else { 1 };
-    let busy = (writes.busy()? + reads.busy()? - before).as_secs_f64() / f64::from(same);
+    let busy = busy(writes, reads)? - before;
     println!(
         "{STREAMS} streams of 50 tokens/s {what}: {} gaps, p50 {:.1} ms, p99 {:.1} ms, max {:.1} ms; origins busy {:.0} % of a core",
         gaps.len(),
@@ -84,6 +85,12 @@ async fn tell(what: &str, [writes, reads]: [&Origin; 2]) -> Result<(), Failure> 
         busy / began.elapsed().as_secs_f64() * 100.0
     );
     Ok(())
+}
+
+/// The processor time, seconds, that the origins have taken so far: both, or the one that does both.
+fn busy(writes: &Origin, reads: &Origin) -> Result<f64, Failure> {
+    let alone = writes.address == reads.address;
+    Ok(writes.process.processor_seconds()? + if alone { 0.0 } else { reads.process.processor_seconds()? })
 }
 
 /// The times from each token to the next, up to the end. Tokens that come in one read have none between them.
@@ -117,21 +124,16 @@ async fn place(socket: &mut TcpStream) -> Result<String, Failure> {
 /// An origin in a process of its own.
 struct Origin {
     address: SocketAddr,
-    process: Child,
+    process: Process,
 }
 
 impl Origin {
     async fn start(name: &str, journal: &str) -> Result<Self, Failure> {
-        let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+        let address = free_address()?;
         let listen = address.to_string();
         let flags = ["--listen", &listen, "--name", name, "--generations", "1000", "--journal", journal];
-        let quiet = [("EDGE_SECRET", SECRET), ("RUST_LOG", "error")];
-        let process = Command::new(std::env::current_exe()?).args(flags).envs(quiet).spawn()?;
-        let origin = Self { address, process };
-        while TcpStream::connect(address).await.is_err() {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        Ok(origin)
+        let process = Process::start(Command::new(std::env::current_exe()?).args(flags), address).await?;
+        Ok(Self { address, process })
     }
 
     async fn request(&self, head: &str, body: &str) -> std::io::Result<TcpStream> {
@@ -153,21 +155,5 @@ impl Origin {
 
     async fn follow(&self, place: &str) -> std::io::Result<TcpStream> {
         self.request(&format!("GET {place}"), "").await
-    }
-
-    /// The processor time that it has taken.
-    fn busy(&self) -> Result<Duration, Failure> {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.process.id()))?;
-        // User and system time are fields 14 and 15, in hundredths of a second; the name in field 2 may hold spaces.
-        let fields = stat.rsplit_once(')').map(|(_, fields)| fields.split_whitespace().skip(11).take(2));
-        let ticks = fields.ok_or("no processor time")?.map(str::parse::<u64>).sum::<Result<u64, _>>()?;
-        Ok(Duration::from_millis(ticks * 10))
-    }
-}
-
-impl Drop for Origin {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
     }
 }

@@ -4,8 +4,8 @@
 //! `cargo bench --bench remote`. The origin runs on one core, provider and readers on another (`taskset`).
 
 use std::{
-    net::{SocketAddr, TcpListener},
-    process::{Child, Command, ExitCode},
+    net::SocketAddr,
+    process::{Command, ExitCode},
     time::{Duration, Instant},
 };
 
@@ -16,9 +16,13 @@ use tokio::{
     net::TcpStream,
 };
 
+#[expect(dead_code, reason = "the other benchmarks use the rest")]
+mod process;
+
+use process::{Process, SECRET, free_address};
+
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
-const SECRET: &str = "a secret of the benchmarks";
 /// The flag that makes this program the provider, on the address behind it.
 const PROVIDER: &str = "--provider";
 const ORIGIN_CORE: &str = "0";
@@ -60,17 +64,14 @@ async fn measure() -> Result<()> {
     rlimit::increase_nofile_limit(u64::MAX)?;
     let (provider, origin) = (free_address()?, free_address()?);
     let this = std::env::current_exe()?;
-    let _provider = Server::start(OTHER_CORE, &this.to_string_lossy(), &[PROVIDER, &provider.to_string()])?;
+    let provides = &mut on_core(OTHER_CORE, &this.to_string_lossy(), &[PROVIDER, &provider.to_string()]);
+    let _provider = Process::start(provides, provider).await?;
     let model = format!("http://{provider}/v1#bench");
     let address = origin.to_string();
     let flags = ["--listen", &address, "--model", &model, "--generations", "1000", "--retention", "1s"];
-    let server = Server::start(ORIGIN_CORE, env!("CARGO_BIN_EXE_headwater-origin"), &flags)?;
+    let serves = &mut on_core(ORIGIN_CORE, env!("CARGO_BIN_EXE_headwater-origin"), &flags);
+    let server = Process::start(serves, origin).await?;
     Command::new("taskset").args(["-p", "-c", OTHER_CORE, &std::process::id().to_string()]).output()?;
-    for address in [provider, origin] {
-        while TcpStream::connect(address).await.is_err() {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    }
     let (direct, through) = (From::Provider(provider), From::Origin(origin));
     processor_time(&server, through).await?;
     first_token(direct, through).await?;
@@ -78,7 +79,7 @@ async fn measure() -> Result<()> {
 }
 
 /// CPU seconds of the origin for 1,000 frames, answers of 200 tokens as fast as they come.
-async fn processor_time(server: &Server, origin: From) -> Result<()> {
+async fn processor_time(server: &Process, origin: From) -> Result<()> {
     const STREAMS: usize = 2_000;
     for at_once in [1, 16, 100] {
         let mut runs = Vec::new();
@@ -249,34 +250,9 @@ async fn asked(socket: &mut TcpStream) -> std::io::Result<Option<(Script, bool)>
     }
 }
 
-fn free_address() -> Result<SocketAddr> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
-}
-
-/// A process on a core of its own.
-struct Server(Child);
-
-impl Server {
-    fn start(core: &str, program: &str, flags: &[&str]) -> Result<Self> {
-        let mut command = Command::new("taskset");
-        command.args(["-c", core, program]).args(flags).envs([("EDGE_SECRET", SECRET), ("RUST_LOG", "error")]);
-        Ok(Self(command.spawn()?))
-    }
-
-    /// CPU time so far, its own and the kernel's for it.
-    fn processor_seconds(&self) -> Result<f64> {
-        /// Linux's USER_HZ.
-        const TICKS: f64 = 100.0;
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.0.id()))?;
-        // The name, in parentheses, may hold spaces; utime and stime are the 12th and 13th field behind it.
-        let fields = stat.rsplit(") ").next().unwrap_or_default().split(' ').skip(11).take(2);
-        Ok(fields.map(str::parse::<f64>).sum::<std::result::Result<f64, _>>()? / TICKS)
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
+/// A program on a core of its own.
+fn on_core(core: &str, program: &str, flags: &[&str]) -> Command {
+    let mut command = Command::new("taskset");
+    command.args(["-c", core, program]).args(flags);
+    command
 }

@@ -3,8 +3,8 @@
 //! `cargo bench --bench streams`. The server is this program again, in a process of its own.
 
 use std::{
-    net::{SocketAddr, TcpListener},
-    process::{Child, Command, ExitCode},
+    net::SocketAddr,
+    process::{Command, ExitCode},
     sync::{Arc, LazyLock},
     time::{Duration, Instant},
 };
@@ -16,16 +16,16 @@ use tokio::{
     net::TcpStream,
 };
 
+#[expect(dead_code, reason = "the other benchmarks use the rest")]
+mod process;
 #[path = "../examples/scripted.rs"]
 #[expect(dead_code, reason = "the example is a program too")]
 mod scripted;
 
+use process::{Process, SECRET, free_address};
+
 /// The server's address: a port that was free.
-static ADDRESS: LazyLock<SocketAddr> = LazyLock::new(|| {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
-    listener.local_addr().expect("a listener has an address")
-});
-const SECRET: &str = "a secret of the benchmarks";
+static ADDRESS: LazyLock<SocketAddr> = LazyLock::new(|| free_address().expect("a port is free"));
 /// Connections opened at once.
 const AT_ONCE: usize = 100;
 
@@ -56,7 +56,7 @@ async fn measure() -> Result<(), Box<dyn std::error::Error>> {
 
 /// A finished stream of 10,000 tokens, read again from its start.
 async fn replay() -> Result<(), Box<dyn std::error::Error>> {
-    let server = Server::start().await?;
+    let server = serve().await?;
     let mut first = request("POST", "/prompts/simple", &[r#"{"tokens":10000}"#]).await?;
     let place =
         first.headers().await?.into_iter().find_map(|line| line.strip_prefix("content-location: ").map(str::to_owned));
@@ -88,7 +88,7 @@ async fn replay() -> Result<(), Box<dyn std::error::Error>> {
 
 /// Resident memory of held framed streams, each a generation of its own with a token a second.
 async fn memory(held: usize) -> Result<(), Box<dyn std::error::Error>> {
-    let server = Server::start().await?;
+    let server = serve().await?;
     let before = server.resident()?;
     let open = |_| async {
         let mut connection =
@@ -118,32 +118,9 @@ async fn memory(held: usize) -> Result<(), Box<dyn std::error::Error>> {
 }
 
 /// The origin in a process of its own.
-struct Server(Child);
-
-impl Server {
-    async fn start() -> Result<Self, Box<dyn std::error::Error>> {
-        let flags = ["--listen", &ADDRESS.to_string(), "--generations", "20000", "--connections", "20000"];
-        let quiet = [("EDGE_SECRET", SECRET), ("RUST_LOG", "error")];
-        let server = Self(Command::new(std::env::current_exe()?).args(flags).envs(quiet).spawn()?);
-        while TcpStream::connect(*ADDRESS).await.is_err() {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        Ok(server)
-    }
-
-    /// Resident memory, bytes.
-    fn resident(&self) -> Result<usize, Box<dyn std::error::Error>> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.0.id()))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("no VmRSS")?;
-        Ok(line.trim().trim_end_matches(" kB").parse::<usize>()? * 1024)
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
+async fn serve() -> std::io::Result<Process> {
+    let flags = ["--listen", &ADDRESS.to_string(), "--generations", "20000", "--connections", "20000"];
+    Process::start(Command::new(std::env::current_exe()?).args(flags), *ADDRESS).await
 }
 
 /// A connection, read as it comes: what a client library does to the bytes is not measured.

@@ -206,17 +206,17 @@ impl Store {
             }
             renew.exists(readers(id));
         }
-        let found: Vec<bool> = self.ask_all(&renew).await?;
+        let found: Vec<(bool, bool)> = self.ask_all(&renew).await?;
         let mut lapsed = pipe();
-        for ((id, _), found) in written.iter().zip(found.chunks(2)) {
-            if found.first() == Some(&false) {
+        for ((id, _), (held, _)) in written.iter().zip(&found) {
+            if !held {
                 lapsed.pset_ex(lease(id), &self.instance, millis(self.lease) as u64).ignore();
             }
         }
         if !lapsed.is_empty() {
             self.ask_all::<()>(&lapsed).await?;
         }
-        Ok(found.chunks(2).map(|found| found.get(1) == Some(&true)).collect())
+        Ok(found.into_iter().map(|(_, read)| read).collect())
     }
 
     /// Says that these streams are read here; whether each is there and has an owner.
