@@ -1,6 +1,7 @@
-// Servers for the tests: origins, edges and an origin that lies. All on loopback, on ports that the system gives.
+// Servers for the tests: origins, edges and an origin that lies. All on loopback.
 
 import { spawn } from "node:child_process";
+import { randomInt } from "node:crypto";
 import { cpSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { createServer } from "node:http";
 import { connect, createServer as createSocket } from "node:net";
@@ -27,16 +28,22 @@ const GUARD = 'read -r _ || { kill -s TERM -- "-$0"; sleep 5; kill -s KILL -- "-
 
 const BINARIES = { embedded: "target/release/headwater-origin", scripted: "target/release/examples/scripted" };
 
-/** A port that is free now, and was asked from the system. */
-export function freePort() {
-  return new Promise((resolve, reject) => {
-    const server = createSocket().once("error", reject);
-    server.listen(0, "127.0.0.1", () => {
-      const { port } = server.address();
-      server.close(() => resolve(port));
-    });
-  });
+/**
+ * A port for a server that starts later: free now, given once, and none that a system gives by itself (32,768 and up). So no
+ * other socket takes it before its server does, nor while its server is away.
+ */
+export async function freePort() {
+  let port;
+  do port = nextPort++; while (!await isFree(port));
+  return port;
 }
+
+let nextPort = randomInt(10_000, 30_000);
+
+const isFree = (port) => new Promise((resolve) => {
+  const server = createSocket().once("error", () => resolve(false));
+  server.listen(port, "127.0.0.1", () => server.close(() => resolve(true)));
+});
 
 export const sleep = (ms) => new Promise((resolve) => { setTimeout(resolve, ms); });
 

@@ -2,9 +2,14 @@
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
+    iter,
     net::{TcpListener, TcpStream},
     path::Path,
     process::{Child, Command, Stdio},
+    sync::{
+        LazyLock,
+        atomic::{AtomicU16, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -88,9 +93,13 @@ impl Drop for RedisServer {
     }
 }
 
+/// Free now, given once, and none that a system gives by itself (32,768 and up): no other socket takes it before the
+/// server does, nor while the server is away.
 fn free_port() -> u16 {
-    let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-    free.expect("there is a free port").port()
+    static NEXT: LazyLock<AtomicU16> = LazyLock::new(|| AtomicU16::new(rand::random_range(10_000..30_000)));
+    let is_free = |&port: &u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
+    let mut ports = iter::repeat_with(|| NEXT.fetch_add(1, Ordering::Relaxed));
+    ports.find(is_free).expect("there are more ports than a test takes")
 }
 
 fn run(port: u16) -> Child {
