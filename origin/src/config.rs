@@ -160,7 +160,7 @@ pub struct Connections {
 #[derive(Clone, Debug, Args)]
 pub struct Embedded {
     /// The model's file, GGUF
-    #[arg(long, value_name = "FILE", default_value = "target/models/SmolLM2-135M-Instruct.Q4_1.gguf")]
+    #[arg(long, value_name = "FILE", default_value = "target/models/SmolLM2-135M-Instruct.Q8_0.gguf")]
     pub embedded_path: PathBuf,
 
     /// How many answers it writes at once

@@ -28,7 +28,8 @@ pub(crate) fn run(project: &Project, part: Option<Part>) -> Result<()> {
     let mut needs = vec![packages::EMBEDDED, packages::REDIS];
     needs.extend(model::needs(project));
     needs.extend(setup::edge_needs(project));
-    let mut steps = vec![model::step(project), origin::scripted(project), origin::step(project, origin::Embedded::Yes)];
+    let mut steps = vec![origin::scripted(project), origin::step(project, origin::Embedded::Yes)];
+    steps.extend(model::steps(project));
     steps.extend(edge::steps(project, Npm::AsLocked));
     steps.push(packages::step(needs));
     steps::run(project, steps)?;

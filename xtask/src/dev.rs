@@ -101,7 +101,7 @@ fn set_up(project: &Project, embedded: Embedded) -> Result<()> {
     steps.push(origin::step(project, embedded));
     if embedded == Embedded::Yes {
         needs.extend(model::needs(project).into_iter().chain([packages::EMBEDDED]));
-        steps.push(model::step(project));
+        steps.extend(model::steps(project));
     }
     steps.push(packages::step(needs));
     steps::run(project, steps)

