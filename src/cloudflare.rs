@@ -8,7 +8,7 @@ use crate::failover::{self, AnswerHead, Failure, HEADERS_DEADLINE, Plan, Refusal
 use crate::health::{self, Health, Report, Status};
 use crate::policy::{self, Admission, Caller, LIMIT_PERIOD_S};
 use crate::problem::{self, Problem};
-use crate::route::{Call, IdempotencyKey, Input, JSON, MAX_BODY_BYTES, Parts, Start, Target, Variables};
+use crate::route::{Call, IdempotencyKey, Input, JSON, MAX_BODY_BYTES, Parts, PromptName, Start, Target, Variables};
 use crate::upstream::{self, HeaderList, OriginRequest};
 use futures::future::join_all;
 use js_sys::futures::JsFuture;
@@ -145,10 +145,11 @@ impl Exchange<'_> {
         let admission = if plan.may_begin() { policy::may_start(config, self.caller)? } else { Admission::Free };
         let variables = match start.input {
             Input::Query(variables) => variables,
-            Input::Body => {
-                let body = read_bounded(self.request.body()).await?.ok_or(Problem::too_large())?;
-                Variables::from_json(&body, &start.prompt)?
-            }
+            Input::Body => match self.read_variables(&start.prompt).await {
+                // A cursor says all.
+                Err(_) if start.cursor.is_some() => Variables::default(),
+                variables => variables?,
+            },
         };
         if let Admission::Counted(key) = admission {
             self.count(&key).await?;
@@ -160,6 +161,11 @@ impl Exchange<'_> {
         let request =
             OriginRequest::start(self.headers(), &start.prompt, &variables, start.cursor.as_ref(), key.as_ref());
         self.forward(&plan, &request).await
+    }
+
+    async fn read_variables(&self, prompt: &PromptName) -> Result<Variables, Problem> {
+        let body = read_bounded(self.request.body()).await?.ok_or(Problem::too_large())?;
+        Variables::from_json(&body, prompt)
     }
 
     async fn count(&self, key: &str) -> Result<(), Problem> {

@@ -98,7 +98,7 @@ pub struct Start {
     pub input: Input,
     /// Present: resume this stream, start nothing.
     pub cursor: Option<Cursor>,
-    /// The same key is the same stream.
+    /// The same key is the same stream; but a cursor beats it.
     pub key: Option<IdempotencyKey>,
 }
 
@@ -150,13 +150,22 @@ impl Call {
             return Err(Problem::prefetch());
         }
         let query = Query::parse(parts.target.query);
-        let input = if post {
-            parts.declares_a_fit_body()?;
-            Input::Body
-        } else {
+        let cursor = parts.cursor(query.cursor)?;
+        let input = if !post {
             Input::Query(Variables(query.variables).with_default(&prompt))
+        } else {
+            match parts.declares_a_fit_body() {
+                Ok(()) => Input::Body,
+                // A cursor says all.
+                Err(_) if cursor.is_some() => Input::Query(Variables::default()),
+                Err(problem) => return Err(problem),
+            }
         };
-        Ok(Self::Start(Start { input, cursor: parts.cursor(query.cursor)?, key: parts.key(query.key)?, prompt }))
+        let key = match parts.key(query.key) {
+            Err(_) if cursor.is_some() => None,
+            key => key?,
+        };
+        Ok(Self::Start(Start { prompt, input, cursor, key }))
     }
 }
 
@@ -457,6 +466,16 @@ pub(crate) mod tests {
         let header = format!("{ID}.7");
         let start = start("GET", &format!("/simple?last_event_id={ID}.3"), &[("last-event-id", &header)]);
         assert_eq!(start.cursor.expect("a cursor").as_str(), header);
+    }
+
+    #[test]
+    fn a_cursor_beats_a_bad_key_and_a_missing_body() {
+        let resume = [("last-event-id", ID), ("idempotency-key", "short")];
+        for (method, input) in [("GET", r#"{"topic":"dog"}"#), ("POST", "{}")] {
+            let start = start(method, "/simple", &resume);
+            assert!(start.cursor.is_some() && start.key.is_none(), "{method}");
+            assert!(matches!(start.input, Input::Query(variables) if variables.to_json() == input), "{method}");
+        }
     }
 
     #[test]
