@@ -22,7 +22,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use crate::{
     model::name::Name,
-    prompt::{Prompt, Prompts},
+    prompt::{Prompt, PromptName, Prompts},
     server,
     stream::{Limits, OriginName, Place, reader::Pace, redis::address::NoAddress},
 };
@@ -102,6 +102,10 @@ pub struct Streams {
     /// The longest time between two tokens
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = humantime::parse_duration)]
     idle_timeout: Duration,
+
+    /// The longest time of a whole answer; beyond it the answer ends with finish "length" [default: none]
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    total_timeout: Option<Duration>,
 
     /// How long a generation goes on when its last reader has left
     #[arg(long, value_name = "TIME", default_value = "20s", value_parser = humantime::parse_duration)]
@@ -252,7 +256,7 @@ impl Config {
             std::fs::read_to_string(&path).map_err(|source| ConfigError::Unreadable { path: path.clone(), source })?;
         let wrong = |reason: String| ConfigError::Wrong { path: path.clone(), reason };
         let mut file: toml::Table = text.parse().map_err(|error: toml::de::Error| wrong(error.to_string()))?;
-        let own: BTreeMap<String, Prompt> = match file.remove("prompts") {
+        let own: BTreeMap<PromptName, Prompt> = match file.remove("prompts") {
             Some(prompts) => prompts.try_into().map_err(|error: toml::de::Error| wrong(error.to_string()))?,
             None => BTreeMap::new(),
         };
@@ -267,6 +271,7 @@ impl Config {
         Limits {
             gate: streams.gate,
             idle_timeout: streams.idle_timeout,
+            total_timeout: streams.total_timeout,
             linger: streams.linger,
             stream_bytes: bytes(streams.stream_size),
             generations: streams.generations,

@@ -106,6 +106,14 @@ impl Problem {
         Self::new(Kind::BadRequest, detail)
     }
 
+    /// 400: a bare stream tells of a failure by breaking off its chunks, which HTTP/1.0 doesn't have.
+    pub fn bare_over_http_10() -> Self {
+        Self::bad_request(
+            "over HTTP/1.0 a bare stream that was cut looks whole; use HTTP/1.1 (nginx: proxy_http_version 1.1), or \
+             accept text/event-stream",
+        )
+    }
+
     /// 400: the cursor doesn't parse.
     pub fn malformed_cursor() -> Self {
         Self::new(Kind::BadCursor, "a cursor is a stream's id, or the id of one of its events; start anew without one")
@@ -207,6 +215,11 @@ impl Problem {
     /// What kind it is.
     pub fn kind(&self) -> Kind {
         self.kind
+    }
+
+    /// Whether it can be a whole answer. What ended a stream that had begun is told in `failed` alone.
+    pub fn can_answer(&self) -> bool {
+        !matches!(self.kind, Kind::Abandoned | Kind::Interrupted)
     }
 
     /// The data of a `failed` event.

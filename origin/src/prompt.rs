@@ -9,6 +9,8 @@ use crate::problem::Problem;
 
 /// The longest value of a variable, bytes.
 const VALUE_BYTES: usize = 2_000;
+/// The longest name of a prompt, characters.
+const NAME_CHARS: usize = 64;
 
 /// A cursor and an idempotency key in a query, where headers can't be set, as with a native EventSource. No
 /// variable has these names.
@@ -22,6 +24,11 @@ pub type Variables = BTreeMap<String, String>;
 /// The prompts that this origin answers, by name.
 #[derive(Clone, Debug)]
 pub struct Prompts(BTreeMap<String, Prompt>);
+
+/// A prompt's name, `[A-Za-z0-9_-]{1,64}`: what can stand in a path as it is.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(try_from = "String")]
+pub struct PromptName(String);
 
 /// A prompt template.
 ///
@@ -53,6 +60,9 @@ pub enum PromptError {
         /// What the parser says.
         reason: String,
     },
+    /// A name that no path of the edge has.
+    #[error("a prompt's name is 1 to {NAME_CHARS} characters of A-Z, a-z, 0-9, _ and -, not {0:?}")]
+    Name(String),
     /// A variable has a name that means something else in a query.
     #[error("a template's variable can't be named {0:?}")]
     Reserved(&'static str),
@@ -63,13 +73,13 @@ pub enum PromptError {
 
 impl Prompts {
     /// The built-in prompts, with `own` beside and in place of them.
-    pub fn new(own: BTreeMap<String, Prompt>) -> Self {
+    pub fn new(own: BTreeMap<PromptName, Prompt>) -> Self {
         let simple = Prompt {
             template: "Write a short poem about {topic}".into(),
             defaults: BTreeMap::from([("topic".into(), "squirrel".into())]),
         };
         let mut prompts = BTreeMap::from([("simple".to_owned(), simple)]);
-        prompts.extend(own);
+        prompts.extend(own.into_iter().map(|(PromptName(name), prompt)| (name, prompt)));
         Self(prompts)
     }
 
@@ -101,6 +111,15 @@ impl Prompt {
             Some(missing) => Err(Problem::bad_request(format!("the variable {missing} is missing"))),
             None => template.render(&values).map_err(|_| Problem::internal()),
         }
+    }
+}
+
+impl TryFrom<String> for PromptName {
+    type Error = PromptError;
+
+    fn try_from(name: String) -> Result<Self, PromptError> {
+        let known = name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'));
+        if known && (1..=NAME_CHARS).contains(&name.len()) { Ok(Self(name)) } else { Err(PromptError::Name(name)) }
     }
 }
 
@@ -159,5 +178,14 @@ mod tests {
         assert!(prompt(r#"{"template": "about {topic}", "defaults": {"tpic": "x"}}"#).is_err());
         assert!(prompt(r#"{"template": "about {last_event_id}"}"#).is_err());
         assert!(prompt(r#"{"template": "about {topic}", "defaults": {"topic": "x"}}"#).is_ok());
+    }
+
+    #[test]
+    fn a_prompt_has_a_name_that_the_edge_takes() {
+        let read = |name: &str| PromptName::try_from(name.to_owned());
+        assert!(read("Haiku_2-b").is_ok() && read(&"a".repeat(64)).is_ok());
+        for name in ["", "haiku.de", "a/b", "caf\u{e9}", &"a".repeat(65)] {
+            assert!(read(name).is_err(), "{name}");
+        }
     }
 }

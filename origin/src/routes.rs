@@ -6,7 +6,7 @@ use axum::{
     Router,
     body::{Body, HttpBody, to_bytes},
     extract::{Path, Query, Request, State, rejection::PathRejection},
-    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header},
     middleware::{self, Next},
     response::{IntoResponse, Json, Response},
     routing::{any, get},
@@ -77,14 +77,21 @@ async fn prompt(
     if !matches!(*request.method(), Method::GET | Method::POST) {
         return Err(Problem::invalid_method("GET, POST"));
     }
-    if request.headers().get("sec-purpose").is_some_and(|purpose| purpose.as_bytes().starts_with(b"prefetch")) {
+    if is_prefetch(request.headers()) {
         return Err(Problem::prefetch());
     }
     let mut query = query(&request)?;
     let (cursor, key) = (query.remove(CURSOR_PARAMETER), query.remove(KEY_PARAMETER));
     let (parts, body) = request.into_parts();
     if let Some(cursor) = header_or(&parts.headers, &LAST_EVENT_ID, cursor) {
-        return attach(&app, &parse_cursor(&cursor)?).await;
+        let cursor = parse_cursor(&cursor)?;
+        // What the body says doesn't matter, but behind one that is left unread hyper doesn't see the reader leave.
+        let _ = timeout(BODY_TIMEOUT, to_bytes(body, BODY_BYTES)).await;
+        return attach(&app, &cursor).await;
+    }
+    let framing = framing(&parts.headers);
+    if framing == Framing::Bare && parts.version < Version::HTTP_11 {
+        return Err(Problem::bare_over_http_10());
     }
     let variables = if parts.method == Method::POST { json(&parts.headers, body).await? } else { query };
     let prompt = app.prompts.render(&name, &variables)?;
@@ -92,7 +99,7 @@ async fn prompt(
     let start = Start {
         claim: key.map(|key| Claim::new(key, &name, &variables)),
         variables: app.log_variables.then(|| serde_json::to_string(&variables).unwrap_or_default()),
-        framing: framing(&parts.headers),
+        framing,
         trace: parts.headers.get(TRACEPARENT).and_then(|value| value.to_str().ok()?.parse().ok()),
         name,
         prompt,
@@ -113,25 +120,23 @@ async fn stream(
     request: Request,
 ) -> Result<Response, Problem> {
     let Path(id) = path.map_err(|_| Problem::no_such_path())?;
-    let id: StreamId = id.parse().map_err(|_| Problem::no_such_stream())?;
-    match *request.method() {
-        Method::DELETE => {
-            app.hub.stop(&id).await?;
-            Ok(StatusCode::NO_CONTENT.into_response())
-        }
-        Method::GET => {
-            let parameter = query(&request)?.remove(CURSOR_PARAMETER);
-            let cursor = match header_or(request.headers(), &LAST_EVENT_ID, parameter) {
-                Some(cursor) => parse_cursor(&cursor)?,
-                None => Cursor { id: id.clone(), next: 0 },
-            };
-            if cursor.id != id {
-                return Err(Problem::no_such_stream());
-            }
-            attach(&app, &cursor).await
-        }
-        _ => Err(Problem::invalid_method("GET, DELETE")),
+    if !matches!(*request.method(), Method::GET | Method::DELETE) {
+        return Err(Problem::invalid_method("GET, DELETE"));
     }
+    let id: StreamId = id.parse().map_err(|_| Problem::no_such_stream())?;
+    if *request.method() == Method::DELETE {
+        app.hub.stop(&id).await?;
+        return Ok(StatusCode::NO_CONTENT.into_response());
+    }
+    let parameter = query(&request)?.remove(CURSOR_PARAMETER);
+    let cursor = match header_or(request.headers(), &LAST_EVENT_ID, parameter) {
+        Some(cursor) => parse_cursor(&cursor)?,
+        None => Cursor { id: id.clone(), next: 0 },
+    };
+    if cursor.id != id {
+        return Err(Problem::no_such_stream());
+    }
+    attach(&app, &cursor).await
 }
 
 /// `GET /healthz`: whether this origin takes new streams, and how many it has.
@@ -141,8 +146,8 @@ async fn health(State(app): State<Arc<App>>, method: Method) -> Result<Response,
         status: &'static str,
         streams: Status,
     }
-    if method != Method::GET {
-        return Err(Problem::invalid_method("GET"));
+    if !matches!(method, Method::GET | Method::HEAD) {
+        return Err(Problem::invalid_method("GET, HEAD"));
     }
     let status = if app.hub.draining() { "draining" } else { "ok" };
     Ok(Json(Health { status, streams: app.hub.status() }).into_response())
@@ -194,6 +199,12 @@ async fn tell(request: Request, next: Next) -> Response {
         Some(problem) => problem.answer(&path),
         None => response,
     }
+}
+
+/// `Sec-Purpose` is a structured field, RFC 9651: `prefetch`, or `prefetch;prerender` and the like.
+fn is_prefetch(headers: &HeaderMap) -> bool {
+    let purposes = headers.get_all("sec-purpose").iter().filter_map(|purpose| purpose.to_str().ok());
+    purposes.flat_map(|purpose| purpose.split([';', ','])).any(|item| item.trim() == "prefetch")
 }
 
 /// Without naming event streams one gets the bare framing.

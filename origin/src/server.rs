@@ -31,8 +31,9 @@ use crate::{
 
 /// What is read or written ahead for one connection, bytes: the size of a replay's writes.
 const BUFFER_BYTES: usize = 64 * 1024;
-/// How long the last bytes may take once all streams have ended.
-const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
+/// What is kept of the drain's time for ending the last streams and writing their last bytes: at most this, and at most
+/// a tenth.
+const LAST_BYTES: Duration = Duration::from_secs(1);
 /// The pause after a failed accept: out of file descriptors, most likely, and others are about to close.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Limits of the sockets.
@@ -62,7 +63,7 @@ pub async fn run(
         shutdown.await;
         tracing::info!(running = hub.status().running, "draining");
         let deadline = Instant::now() + settings.drain_timeout;
-        hub.drain(deadline).await;
+        hub.drain(deadline - LAST_BYTES.min(settings.drain_timeout / 10), deadline).await;
         deadline
     };
     let deadline = tokio::select! {
@@ -71,7 +72,7 @@ pub async fn run(
     };
     drop(listener);
     // All streams have ended; readers that are behind may catch up until the same deadline.
-    if timeout_at(deadline.max(Instant::now() + FLUSH_TIMEOUT), connections.shutdown()).await.is_err() {
+    if timeout_at(deadline, connections.shutdown()).await.is_err() {
         tracing::warn!("some readers had not read to the end");
     }
 }

@@ -352,7 +352,8 @@ async fn fault_18_a_drain_comes_to_its_end_without_redis() {
     let hub = hub(run(connect(&server, LONG * 10).await));
     let _reader = start(&hub).await;
     server.hang();
-    timeout(LONG, hub.drain(Instant::now().into())).await.expect("it ends");
+    let now = Instant::now().into();
+    timeout(LONG, hub.drain(now, now)).await.expect("it ends");
 }
 
 #[tokio::test]
@@ -448,6 +449,7 @@ fn hub(journal: Arc<dyn Journal>) -> Hub {
     let limits = Limits {
         gate: Duration::from_secs(2),
         idle_timeout: LONG,
+        total_timeout: None,
         linger: LINGER,
         stream_bytes: 1 << 20,
         generations: 8,

@@ -217,6 +217,7 @@ fn limits(second: Duration) -> Limits {
     Limits {
         gate: Duration::from_millis(10),
         idle_timeout: second * PATIENCE,
+        total_timeout: None,
         linger: second * LINGER,
         stream_bytes: 1 << 20,
         generations: 4,

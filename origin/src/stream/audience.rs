@@ -28,6 +28,8 @@ pub(crate) enum EarlyEnd {
     Stopped,
     /// Nobody reads it any more.
     Abandoned,
+    /// It has taken as long as an answer may.
+    OutOfTime,
     /// The origin is shutting down.
     Interrupted,
 }

@@ -3,6 +3,7 @@
 use std::{
     pin::{Pin, pin},
     sync::Arc,
+    time::Duration,
 };
 
 use tokio::time::timeout;
@@ -58,28 +59,28 @@ impl Generation {
     /// Appends the answer as it comes. When it returns the model's stream is dropped, and with that cancelled.
     async fn answer(&mut self, slot: Slot) -> Result<End, JournalError> {
         let mut early = pin!(early_end(self.log.clone(), self.limits.linger));
-        let _permit = tokio::select! {
-            biased;
-            end = &mut early => return Ok(end.into()),
-            permit = slot.acquire() => permit,
+        let _permit = match unless(&mut early, slot.acquire()).await {
+            Ok(permit) => permit,
+            Err(end) => return Ok(end.into()),
         };
+        let mut early = pin!(within(self.limits.total_timeout, early));
         let stream = self.log.id();
         let record = &mut self.record;
         let failed = |model: &str, error: &ModelError| {
             tracing::warn!(%stream, model, %error, "the model gave no first token");
             record.passed_over(model, Problem::from(error).kind());
         };
-        let mut answer = match next(&mut early, self.models.begin(&self.prompt, failed)).await {
-            Next::Early(end) => return Ok(end.into()),
-            Next::Token(Ok(answer)) => answer,
-            Next::Token(Err(error)) => return Ok(End::Failed(Problem::from(&error))),
+        let mut answer = match unless(&mut early, self.models.begin(&self.prompt, failed)).await {
+            Err(end) => return Ok(end.into()),
+            Ok(Ok(answer)) => answer,
+            Ok(Err(error)) => return Ok(End::Failed(Problem::from(&error))),
         };
         self.record.answered_by(answer.model(), answer.called());
         loop {
-            let ready = match next(&mut early, timeout(self.limits.idle_timeout, answer.ready(TOGETHER))).await {
-                Next::Early(end) => return Ok(end.into()),
-                Next::Token(Ok(ready)) => ready,
-                Next::Token(Err(_)) => return Ok(End::Failed(idle())),
+            let ready = match unless(&mut early, timeout(self.limits.idle_timeout, answer.ready(TOGETHER))).await {
+                Err(end) => return Ok(end.into()),
+                Ok(Ok(ready)) => ready,
+                Ok(Err(_)) => return Ok(End::Failed(idle())),
             };
             let (events, end) = self.take(ready, answer.model());
             if !events.is_empty() {
@@ -93,16 +94,18 @@ impl Generation {
 
     /// What the model has given, as events, and the end of its answer where that is among it.
     fn take(&mut self, ready: Vec<Result<Token, ModelError>>, model: &str) -> (Vec<Event>, Option<End>) {
-        let (mut events, mut size) = (Vec::with_capacity(ready.len()), self.log.size());
+        let (mut events, mut most) = (Vec::with_capacity(ready.len()), self.log.size());
         for token in ready {
             let end = match token {
                 Ok(Token::Text(text)) => {
-                    size += wire::frame_bound(text.len());
-                    if size <= self.limits.stream_bytes {
+                    most += wire::frame_bound(text.len());
+                    events.push(Event::Chunk(text));
+                    // Counted exactly only where it may matter: to write a frame takes longer than to guess its size.
+                    if most <= self.limits.stream_bytes || self.log.size_with(&events) <= self.limits.stream_bytes {
                         self.record.token();
-                        events.push(Event::Chunk(text));
                         continue;
                     }
+                    events.pop();
                     End::Finished(Finish::Length, None)
                 }
                 Ok(Token::End { finish, usage }) => End::Finished(finish, usage),
@@ -137,23 +140,30 @@ impl From<EarlyEnd> for End {
     fn from(end: EarlyEnd) -> Self {
         match end {
             EarlyEnd::Stopped => Self::Finished(Finish::Stopped, None),
+            EarlyEnd::OutOfTime => Self::Finished(Finish::Length, None),
             EarlyEnd::Abandoned => Self::Failed(Problem::abandoned()),
             EarlyEnd::Interrupted => Self::Failed(Problem::interrupted()),
         }
     }
 }
 
-/// What comes first: the early end, or what is waited for.
-enum Next<T> {
-    Early(EarlyEnd),
-    Token(T),
-}
-
-async fn next<T>(early: &mut Pin<&mut impl Future<Output = EarlyEnd>>, token: impl Future<Output = T>) -> Next<T> {
+/// What is waited for, unless the early end comes first.
+async fn unless<T>(
+    early: &mut Pin<&mut impl Future<Output = EarlyEnd>>,
+    wanted: impl Future<Output = T>,
+) -> Result<T, EarlyEnd> {
     tokio::select! {
         biased;
-        end = early => Next::Early(end),
-        token = token => Next::Token(token),
+        end = early => Err(end),
+        wanted = wanted => Ok(wanted),
+    }
+}
+
+/// The early end, at the latest when the time is over that there is for the whole answer.
+async fn within(total: Option<Duration>, early: Pin<&mut impl Future<Output = EarlyEnd>>) -> EarlyEnd {
+    match total {
+        Some(total) => timeout(total, early).await.unwrap_or(EarlyEnd::OutOfTime),
+        None => early.await,
     }
 }
 

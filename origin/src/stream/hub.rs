@@ -3,7 +3,6 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
 };
 
 use tokio::{
@@ -23,9 +22,6 @@ use crate::{
     problem::Problem,
     record::{Record, TraceParent},
 };
-
-/// How long streams may take to end when they are told to, at the end of a drain.
-const ENDING: Duration = Duration::from_secs(2);
 
 /// The streams of this origin.
 #[derive(Clone)]
@@ -186,13 +182,14 @@ impl Hub {
         Ok(())
     }
 
-    /// Starts nothing from now on, waits until no stream runs, and at `deadline` ends those that still do.
-    pub async fn drain(&self, deadline: Instant) {
+    /// Starts nothing from now on, and waits until no stream runs: at `ending` it ends those that still do, and at
+    /// `deadline` it waits no longer.
+    pub async fn drain(&self, ending: Instant, deadline: Instant) {
         self.running().draining = true;
-        if timeout_at(deadline, self.idle()).await.is_err() {
+        if timeout_at(ending, self.idle()).await.is_err() {
             self.running().logs.values().for_each(|log| ask(log, EarlyEnd::Interrupted));
             // A journal that is away takes no end. What doesn't end here now ends with its writer.
-            if timeout(ENDING, self.idle()).await.is_err() {
+            if timeout_at(deadline, self.idle()).await.is_err() {
                 tracing::warn!(running = self.status().running, "some streams could not be ended");
             }
         }

@@ -13,6 +13,8 @@ pub struct Limits {
     pub gate: Duration,
     /// From one token to the next.
     pub idle_timeout: Duration,
+    /// For a whole answer, queueing apart; beyond it the answer ends with finish `length`.
+    pub total_timeout: Option<Duration>,
     /// How long a generation goes on without a reader, once a framed one has attached.
     pub linger: Duration,
     /// The bytes of one stream's frames; beyond it the answer ends with finish `length`.

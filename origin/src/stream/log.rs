@@ -112,7 +112,7 @@ impl Log {
             wire::frame(&mut frames, &self.id, index, event);
             if event.is_terminal() {
                 let failed = if let Event::Failed(problem) = event { Some(problem.clone()) } else { None };
-                ending = Some(Ending { after: self.opened.elapsed(), failed });
+                ending = Some(Ending { after: self.age(), failed });
                 break;
             }
         }
@@ -177,12 +177,17 @@ impl Log {
         self.lock().ending.clone()
     }
 
-    /// The failure that came in place of a first token, and early enough to be told as a status: within `gate`
-    /// of the opening.
+    /// The failure that came in place of a first token, where it can be told as a status: it is one that can be an
+    /// answer, and came within `gate` of the opening.
     pub fn refused(&self, gate: Duration) -> Option<Problem> {
         let frames = self.lock();
         let early = |ending: &&Ending| frames.ends.len() == 1 && ending.after <= gate;
-        frames.ending.as_ref().filter(early).and_then(|ending| ending.failed.clone())
+        frames.ending.as_ref().filter(early)?.failed.clone().filter(Problem::can_answer)
+    }
+
+    /// The time since its opening.
+    pub fn age(&self) -> Duration {
+        self.opened.elapsed()
     }
 
     /// Waits until the stream has ended.
@@ -215,6 +220,11 @@ impl Log {
     /// Whether there is no event yet.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Bytes of the frames, with these events behind them.
+    pub fn size_with(&self, events: &[Event]) -> usize {
+        self.size() + self.entry(events).frames.len()
     }
 
     /// Bytes of the frames.

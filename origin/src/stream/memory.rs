@@ -70,15 +70,19 @@ impl MemoryJournal {
         Self(Arc::new(Inner { retention, budget, used, state: Mutex::default() }))
     }
 
-    fn open_now(&self, id: StreamId, claim: Option<Claim>) -> Opened {
+    fn open_now(&self, id: StreamId, claim: Option<Claim>) -> Result<Opened, JournalError> {
         let mut state = self.swept();
         if let Some(claim) = &claim
             && let Some(owner) = state.keys.get(&claim.key)
         {
             if owner.fingerprint != claim.fingerprint {
-                return Opened::KeyReused;
+                return Ok(Opened::KeyReused);
             }
-            return state.streams.get(&owner.id).map_or(Opened::Expired, |entry| Opened::Existing(entry.log.clone()));
+            let kept = state.streams.get(&owner.id);
+            return Ok(kept.map_or(Opened::Expired, |entry| Opened::Existing(entry.log.clone())));
+        }
+        if state.orphans.len() * OVERHEAD > self.0.budget {
+            return Err(JournalError("the keys of streams that it no longer holds fill its memory".into()));
         }
         let log = Arc::new(Log::new(id.clone()));
         let key = claim.map(|Claim { key, fingerprint }| {
@@ -89,7 +93,7 @@ impl MemoryJournal {
         drop(state);
         self.grow(OVERHEAD);
         let writer = MemoryWriter { journal: self.clone(), log: log.clone(), size: OVERHEAD, ended: false };
-        Opened::New(log, Box::new(writer))
+        Ok(Opened::New(log, Box::new(writer)))
     }
 
     /// The stream has ended: from now on it may expire and be evicted.
@@ -114,20 +118,14 @@ impl MemoryJournal {
         self.0.used.fetch_sub(by, Ordering::Relaxed);
     }
 
-    /// While the journal is over its budget the oldest finished streams go, and when there are none, the keys of
-    /// those that have gone.
+    /// While the journal is over its budget the oldest finished streams go. Their keys stay.
     fn evict(&self, state: &mut State) {
-        while self.bytes() > self.0.budget {
-            if let Some((at, id)) = state.finished.pop_front() {
-                if let Some(key) = self.remove(state, &id) {
-                    state.orphans.push_back((at, key));
-                    self.0.used.fetch_add(OVERHEAD, Ordering::Relaxed);
-                }
-            } else if let Some((_, key)) = state.orphans.pop_front() {
-                state.keys.remove(&key);
-                self.shrink(OVERHEAD);
-            } else {
-                return;
+        while self.bytes() > self.0.budget
+            && let Some((at, id)) = state.finished.pop_front()
+        {
+            if let Some(key) = self.remove(state, &id) {
+                state.orphans.push_back((at, key));
+                self.0.used.fetch_add(OVERHEAD, Ordering::Relaxed);
             }
         }
     }
@@ -164,7 +162,7 @@ impl MemoryJournal {
 
 impl Journal for MemoryJournal {
     fn open(&self, id: StreamId, claim: Option<Claim>) -> BoxFuture<'_, Result<Opened, JournalError>> {
-        async { Ok(self.open_now(id, claim)) }.boxed()
+        async { self.open_now(id, claim) }.boxed()
     }
 
     fn find<'a>(&'a self, id: &'a StreamId) -> BoxFuture<'a, Result<Option<Arc<Log>>, JournalError>> {
@@ -178,7 +176,18 @@ impl Journal for MemoryJournal {
             if let Some(place) = state.finished.iter().rposition(|(_, finished)| finished == id) {
                 state.finished.remove(place);
             }
-            if let Some(key) = self.remove(&mut state, id) {
+            let evicted = !state.streams.contains_key(id);
+            let mut key = self.remove(&mut state, id);
+            if evicted {
+                // As soon as it had finished, because running streams fill the journal.
+                let State { keys, orphans, .. } = &mut *state;
+                let own = |(_, key): &(Instant, IdempotencyKey)| keys.get(key).is_some_and(|owner| owner.id == *id);
+                if let Some(place) = orphans.iter().rposition(own) {
+                    key = orphans.remove(place).map(|(_, key)| key);
+                    self.shrink(OVERHEAD);
+                }
+            }
+            if let Some(key) = key {
                 state.keys.remove(&key);
             }
             Ok(())

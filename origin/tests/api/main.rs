@@ -6,7 +6,10 @@ mod answers;
 mod ends;
 mod figures;
 mod helpers;
+mod http;
 mod idempotency;
+mod keys;
+mod limits;
 mod load;
 mod redis;
 #[path = "../redis_server/mod.rs"]

@@ -67,15 +67,15 @@ impl RedisWriter {
 
     /// Keeps the entry, however often Redis has to be asked until patience ends. When this returns an error the
     /// stream has ended.
-    async fn keep(&self, entry: &Entry) -> Result<(), JournalError> {
+    async fn keep(&self, mut entry: Entry) -> Result<(), JournalError> {
         let patience = self.journal.patience();
         loop {
-            let error = match self.journal.store.add(self.log.id(), entry).await {
+            let error = match self.journal.store.add(self.log.id(), &entry).await {
                 Ok(Added::Kept) => {
-                    self.log.append(entry);
+                    self.log.append(&entry);
                     return Ok(());
                 }
-                Ok(Added::Taken) => match self.take(entry).await {
+                Ok(Added::Taken) => match self.take(&entry).await {
                     Ok(taken) => return taken,
                     Err(error) => error,
                 },
@@ -86,6 +86,10 @@ impl RedisWriter {
                 return Err(self.lose(error));
             }
             sleep(RETRY).await;
+            // It may be too late by now to tell a failure as a status.
+            if let Some(ending) = &mut entry.ending {
+                ending.after = self.log.age();
+            }
         }
     }
 
@@ -117,11 +121,12 @@ impl RedisWriter {
         if self.log.ending().is_some() {
             return Ok(());
         }
-        let kept = self.keep(&entry).await;
+        let ends = entry.ending.is_some();
+        let kept = self.keep(entry).await;
         if self.log.ending().is_some() {
             self.journal.known.written(self.log.id());
         }
-        if kept.is_ok() && entry.ending.is_some() {
+        if kept.is_ok() && ends {
             // Where this fails they expire a little later by themselves.
             let _ = self.journal.store.finish(self.log.id(), self.key.as_ref()).await;
         }

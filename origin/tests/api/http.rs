@@ -1,0 +1,70 @@
+//! What is asked in other ways than a client of today asks.
+
+use reqwest::Method;
+use serde_json::json;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+use crate::helpers::{SECRET, id_of, open, problem, spawn_origin, start_bytes};
+
+/// An end of a body without chunks is an end of the connection, and a cut looks like one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn over_http_10_a_start_is_framed_or_refused() {
+    let origin = spawn_origin(&[]).await;
+    let framed = String::from_utf8(start_bytes(&json!(["a"]))).unwrap().replace("HTTP/1.1", "HTTP/1.0");
+    let whole = origin.raw(framed.as_bytes()).await;
+    assert!(whole.contains(" 200 OK\r\n") && whole.contains("event: done\n"), "{whole}");
+    let bare = framed.replace("accept: text/event-stream\r\n", "");
+    let refused = origin.raw(bare.as_bytes()).await;
+    assert!(refused.contains(" 400 ") && refused.contains("HTTP/1.1"), "{refused}");
+    assert_eq!(origin.count("started").await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fault_23_a_prefetch_starts_nothing_however_it_says_so() {
+    let origin = spawn_origin(&[]).await;
+    let start = |purposes: &[&str]| {
+        let request = origin.request(Method::GET, "/prompts/simple");
+        purposes.iter().fold(request, |request, purpose| request.header("sec-purpose", *purpose)).send()
+    };
+    for purposes in [&["prefetch"][..], &["prefetch;prerender"], &["prerender, prefetch"], &["other", "prefetch"]] {
+        let refused = start(purposes).await.unwrap();
+        assert_eq!(problem(refused).await, (503, "overloaded".into()), "{purposes:?}");
+    }
+    assert_eq!(origin.count("started").await, 0);
+    assert_eq!(start(&["prefetchable"]).await.unwrap().status(), 200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fault_24_a_wrong_method_is_told_before_a_wrong_id() {
+    let origin = spawn_origin(&[]).await;
+    for method in [Method::POST, Method::HEAD] {
+        let response = origin.request(method, "/streams/x").send().await.unwrap();
+        assert_eq!((response.status().as_u16(), &response.headers()["allow"]), (405, &"GET, DELETE".parse().unwrap()));
+    }
+    assert_eq!(origin.request(Method::HEAD, "/healthz").send().await.unwrap().status(), 200);
+}
+
+/// The edge resumes with a POST, whose body may come later than its headers.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fault_12_a_reader_that_resumed_by_a_start_is_seen_to_leave() {
+    // Far more than the test waits.
+    let origin = spawn_origin(&["--linger", "50ms", "--heartbeat", "60s"]).await;
+    let first = open(origin.start(&json!(["a", 60_000]))).await;
+    let head = format!(
+        "POST /prompts/simple HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {SECRET}\r\nlast-event-id: {}.0\r\n\
+         content-type: application/json\r\ncontent-length: 2\r\n\r\n",
+        id_of(&first)
+    );
+    let mut resumed = TcpStream::connect(origin.address).await.unwrap();
+    resumed.set_nodelay(true).unwrap();
+    resumed.write_all(head.as_bytes()).await.unwrap();
+    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    resumed.write_all(b"{}").await.unwrap();
+    resumed.read_exact(&mut [0; 200]).await.unwrap();
+    drop(first);
+    drop(resumed);
+    origin.until("running", 0).await;
+}

@@ -1,0 +1,39 @@
+//! The limits of one answer.
+
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::{io::AsyncWriteExt, net::TcpStream, time::timeout};
+
+use crate::helpers::{data, events, open, spawn_origin, start_bytes, terminal, text};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fault_19_what_fits_the_streams_limit_is_not_cut() {
+    let origin = spawn_origin(&["--stream-size", "4KiB"]).await;
+    for (size, finish) in [(3_900, "stop"), (4_100, "length")] {
+        let all = events(open(origin.start(&json!([{ "repeat": "x", "times": size }]))).await).await;
+        assert_eq!(terminal(&all).1["finish"], finish, "{size}");
+        assert_eq!(text(&all).len(), if finish == "stop" { size } else { 0 });
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_that_takes_longer_than_it_may_ends_with_finish_length() {
+    let origin = spawn_origin(&["--total-timeout", "100ms"]).await;
+    let all = events(open(origin.start(&json!(["a", 60_000]))).await).await;
+    assert_eq!((text(&all).as_str(), terminal(&all).0), ("a", "done"));
+    assert_eq!(data(&all[1])["finish"], "length");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fault_18_a_reader_that_does_not_read_holds_no_origin_beyond_the_drain() {
+    let mut origin = spawn_origin(&["--drain-timeout", "200ms", "--stream-size", "100MiB"]).await;
+    let mut stalled = TcpStream::connect(origin.address).await.unwrap();
+    // More than the buffers on the way hold.
+    let script = json!([{ "repeat": "x", "times": 50_000_000 }]);
+    stalled.write_all(&start_bytes(&script)).await.unwrap();
+    origin.until("started", 1).await;
+    origin.until("running", 0).await;
+    origin.terminate();
+    timeout(Duration::from_secs(3), origin.ended()).await.expect("it has stopped");
+}
