@@ -118,15 +118,13 @@ async fn arrivals(embedded: &Embedded, prompt: &str, pause: Duration) -> Vec<Ins
 
 /// Tokens/s of llama.cpp by itself, with the same sampling.
 fn llama_cpp(settings: &config::Embedded) -> f64 {
-    let threads = thread::available_parallelism().map_or(1, |cores| cores.get() as i32);
-    let threads = settings.embedded_threads.map_or(threads, i32::from);
     let backend = embedded::backend().expect("llama.cpp starts");
     let model = LlamaModel::load_from_file(backend, &settings.embedded_path, &LlamaModelParams::default())
         .expect("the model loads");
     let params = LlamaContextParams::default()
         .with_n_ctx(NonZeroU32::new(settings.embedded_context))
-        .with_n_threads(threads)
-        .with_n_threads_batch(threads);
+        .with_n_threads(settings.threads())
+        .with_n_threads_batch(settings.threads());
     let mut context = model.new_context(backend, params).expect("there is memory for a context");
     let mut sampler = LlamaSampler::chain_simple([
         LlamaSampler::penalties(model.n_vocab(), 64, settings.repetition_penalty, 0.0, 0.0),

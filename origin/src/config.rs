@@ -9,6 +9,7 @@ use std::{
     ffi::{OsStr, OsString},
     net::SocketAddr,
     path::PathBuf,
+    thread,
     time::Duration,
 };
 
@@ -18,12 +19,10 @@ use clap::{
     builder::{FalseyValueParser, TypedValueParser},
     error::ErrorKind,
 };
-use secrecy::{ExposeSecret, SecretString};
 
 use crate::{
     model::name::Name,
     prompt::{Prompt, PromptName, Prompts},
-    server,
     stream::{Limits, OriginName, Place, reader::Pace, redis::address::NoAddress},
 };
 
@@ -143,21 +142,21 @@ pub struct Streams {
 /// Settings of the sockets.
 #[derive(Clone, Debug, Args)]
 pub struct Connections {
-    /// How many connections are served at once; beyond it they get a 503
+    /// How many connections are served at once; beyond it they get a 503, past twice as many none is accepted
     #[arg(long, value_name = "N", default_value_t = 8192, value_parser = count(1))]
-    connections: usize,
+    pub connections: usize,
 
     /// How long a request's headers may take
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
-    header_timeout: Duration,
+    pub header_timeout: Duration,
 
     /// How long a write may wait for a reader that doesn't read
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = humantime::parse_duration)]
-    write_timeout: Duration,
+    pub write_timeout: Duration,
 
     /// How long running streams may go on when the server is told to stop
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = humantime::parse_duration)]
-    drain_timeout: Duration,
+    pub drain_timeout: Duration,
 }
 
 /// Settings of the embedded model.
@@ -204,10 +203,6 @@ pub struct Embedded {
     pub seed: Option<u32>,
 }
 
-/// The secrets that the edge may send.
-#[derive(Clone, Debug)]
-pub struct Secrets(Vec<SecretString>);
-
 /// Settings that can't be used. Each message says which, and what it takes.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -230,15 +225,7 @@ pub enum ConfigError {
         /// Why.
         reason: String,
     },
-    /// No secret, or one that can be guessed.
-    #[error(
-        "EDGE_SECRET is missing or shorter than {MIN_SECRET} bytes; set it to the secret that the edge sends, such as the output of `openssl rand -hex 32`"
-    )]
-    Secret,
 }
-
-/// The shortest secret, bytes.
-const MIN_SECRET: usize = 16;
 
 impl Config {
     /// The settings of a process: its arguments, the first of which is its name, and its environment.
@@ -294,45 +281,14 @@ impl Config {
     pub fn journal_bytes(&self) -> usize {
         bytes(self.streams.journal_size)
     }
-
-    /// The limits of the sockets.
-    pub fn server(&self) -> server::Settings {
-        let connections = &self.connections;
-        server::Settings {
-            connections: connections.connections,
-            header_timeout: connections.header_timeout,
-            write_timeout: connections.write_timeout,
-            drain_timeout: connections.drain_timeout,
-        }
-    }
 }
 
-impl Secrets {
-    /// The secrets of `EDGE_SECRET` and, where there is one, `EDGE_SECRET_PREVIOUS`.
-    ///
-    /// # Errors
-    /// The first is missing, or one is too short.
-    pub fn from_env() -> Result<Self, ConfigError> {
-        let previous = std::env::var("EDGE_SECRET_PREVIOUS").ok().filter(|secret| !secret.is_empty());
-        let current = std::env::var("EDGE_SECRET").map_err(|_| ConfigError::Secret)?;
-        Self::new([current].into_iter().chain(previous))
-    }
-
-    /// These secrets.
-    ///
-    /// # Errors
-    /// One is too short.
-    pub fn new(secrets: impl IntoIterator<Item = String>) -> Result<Self, ConfigError> {
-        let secrets: Vec<_> = secrets.into_iter().map(SecretString::from).collect();
-        let long = secrets.iter().all(|secret| secret.expose_secret().len() >= MIN_SECRET);
-        if long && !secrets.is_empty() { Ok(Self(secrets)) } else { Err(ConfigError::Secret) }
-    }
-
-    /// Whether `token` is one of them, in a time that doesn't depend on where it differs.
-    pub fn accept(&self, token: &[u8]) -> bool {
-        use subtle::{Choice, ConstantTimeEq};
-        let equal = |secret: &SecretString| secret.expose_secret().as_bytes().ct_eq(token);
-        self.0.iter().map(equal).fold(Choice::from(0), |any, one| any | one).into()
+impl Embedded {
+    /// Threads that it computes with.
+    pub fn threads(&self) -> i32 {
+        let cores =
+            || thread::available_parallelism().map_or(1, |cores| u16::try_from(cores.get()).unwrap_or(u16::MAX));
+        self.embedded_threads.unwrap_or_else(cores).into()
     }
 }
 
@@ -365,30 +321,21 @@ fn with_environment(command: Command) -> Command {
 fn with_file(mut command: Command, file: &toml::Table) -> Result<Command, String> {
     for (name, value) in file {
         let id = name.replace('-', "_");
-        if id == "config" || !command.get_arguments().any(|arg| arg.get_id() == id.as_str()) {
-            return Err(format!("there is no setting {name:?}"));
-        }
-        let many = command.get_arguments().any(|arg| arg.get_id() == id.as_str() && is_list(arg));
+        let arg = command.get_arguments().find(|arg| arg.get_id() == id.as_str() && id != "config");
+        let action = arg.ok_or_else(|| format!("there is no setting {name:?}"))?.get_action().clone();
+        let many = matches!(action, ArgAction::Append);
         let values = match value {
             toml::Value::Array(values) if many => values.iter().map(text).collect(),
             value => text(value).map(|text| vec![text]),
         };
         let values = values.ok_or_else(|| format!("{name} takes {}", if many { "texts" } else { "one value" }))?;
         command = command.mut_arg(id, |arg| {
+            let arg = arg.default_values(values);
             // A switch takes no value on the command line, but has one as a default.
-            if arg.get_action().takes_values() {
-                arg.default_values(values)
-            } else {
-                arg.default_values(values).num_args(0)
-            }
+            if action.takes_values() { arg } else { arg.num_args(0) }
         });
     }
     Ok(command)
-}
-
-/// Whether a flag can be given several times.
-fn is_list(arg: &Arg) -> bool {
-    matches!(arg.get_action(), ArgAction::Append)
 }
 
 /// A file's value as a flag's; tables and lists are none.

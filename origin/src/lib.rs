@@ -12,7 +12,7 @@
 //! - [`problem`]: what the reader is told when something goes wrong.
 //! - [`record`]: one record per stream, for the log.
 //! - [`metrics`]: the figures.
-//! - [`config`]: settings, from flags, the environment or a file.
+//! - [`config`]: settings, from flags, the environment or a file; [`secrets`]: those from the environment alone.
 
 pub mod config;
 pub mod metrics;
@@ -22,6 +22,7 @@ pub mod program;
 pub mod prompt;
 pub mod record;
 pub mod routes;
+pub mod secrets;
 pub mod server;
 pub mod stream;
 pub mod wire;

@@ -176,24 +176,22 @@ impl Problem {
 
     /// 503: as many streams are running and waiting as are allowed.
     pub fn overloaded() -> Self {
-        Self::new(Kind::Overloaded, "too many streams are running; try again soon").retry_after(Duration::from_secs(1))
+        Self::soon(Kind::Overloaded, "too many streams are running; try again soon")
     }
 
     /// 503: the server is on its way out.
     pub fn draining() -> Self {
-        Self::new(Kind::Overloaded, "the server is shutting down; try again").retry_after(Duration::from_secs(1))
+        Self::soon(Kind::Overloaded, "the server is shutting down; try again")
     }
 
     /// 503: a browser prefetches the address, which must start nothing.
     pub fn prefetch() -> Self {
-        Self::new(Kind::Overloaded, "a prefetch starts nothing; ask again when the answer is wanted")
-            .retry_after(Duration::from_secs(1))
+        Self::soon(Kind::Overloaded, "a prefetch starts nothing; ask again when the answer is wanted")
     }
 
     /// 503, or in `failed`: the journal can't be reached, or has lost the stream.
     pub fn journal() -> Self {
-        Self::new(Kind::Journal, "the journal of streams can't be reached; try again soon")
-            .retry_after(Duration::from_secs(1))
+        Self::soon(Kind::Journal, "the journal of streams can't be reached; try again soon")
     }
 
     /// In `failed`: nobody was reading for `linger`.
@@ -204,6 +202,10 @@ impl Problem {
     /// In `failed`: the origin stopped before the answer was whole.
     pub fn interrupted() -> Self {
         Self::new(Kind::Interrupted, "the origin stopped before the answer was whole; start it again")
+    }
+
+    fn soon(kind: Kind, detail: &'static str) -> Self {
+        Self::new(kind, detail).retry_after(Duration::from_secs(1))
     }
 
     /// The same problem with the time after which another try makes sense.
@@ -222,41 +224,25 @@ impl Problem {
         !matches!(self.kind, Kind::Abandoned | Kind::Interrupted)
     }
 
-    /// The data of a `failed` event.
-    pub fn event_data(&self) -> impl Serialize + '_ {
-        self.members(None, None)
-    }
-
-    /// The document of an answer to a request for `instance`, a path.
-    pub fn document<'a>(&'a self, instance: &'a str) -> impl Serialize + 'a {
-        self.members(Some(self.kind.status().as_u16()), Some(instance))
-    }
-
-    fn members<'a>(&'a self, status: Option<u16>, instance: Option<&'a str>) -> Document<'a> {
+    /// The document: of an answer to a request for `instance`, a path, or without one the data of a `failed` event.
+    pub fn document<'a>(&'a self, instance: Option<&'a str>) -> impl Serialize + 'a {
         let Self { kind, detail, .. } = self;
         let r#type = format!("/problems/{}", kind.name());
+        let status = instance.map(|_| kind.status().as_u16());
         Document { r#type, title: kind.title(), status, detail, instance, retryable: kind.retryable() }
     }
 
     /// The problem as an answer to a request for `instance`, a path.
     pub fn answer(&self, instance: &str) -> Response {
-        let body = serde_json::to_vec(&self.document(instance)).unwrap_or_default();
-        let mut response = (self.kind.status(), body).into_response();
-        let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        if let Some(allow) = self.allow {
-            headers.insert(header::ALLOW, HeaderValue::from_static(allow));
-        }
-        if let Some(after) = self.retry_after {
-            // Whole seconds, RFC 9110 section 10.2.3: too late rather than too early.
-            headers.insert(header::RETRY_AFTER, HeaderValue::from(after.as_secs_f64().ceil().max(1.0) as u64));
-        }
-        if self.kind == Kind::Unauthorised {
-            // RFC 9110 section 15.5.2.
-            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-        }
-        response
+        let headers = [(header::CONTENT_TYPE, MEDIA_TYPE), (header::CACHE_CONTROL, "no-store")];
+        let allow = self.allow.map(|allow| [(header::ALLOW, allow)]);
+        // Whole seconds, RFC 9110 section 10.2.3: too late rather than too early.
+        let seconds = |after: Duration| after.as_secs_f64().ceil().max(1.0) as u64;
+        let retry_after = self.retry_after.map(|after| [(header::RETRY_AFTER, HeaderValue::from(seconds(after)))]);
+        // RFC 9110 section 15.5.2.
+        let challenge = (self.kind == Kind::Unauthorised).then_some([(header::WWW_AUTHENTICATE, "Bearer")]);
+        let body = serde_json::to_vec(&self.document(Some(instance))).unwrap_or_default();
+        (self.kind.status(), headers, allow, retry_after, challenge, body).into_response()
     }
 }
 

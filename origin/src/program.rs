@@ -10,9 +10,10 @@ use tokio::{
 use tracing_subscriber::EnvFilter;
 
 use crate::{
-    config::{Config, ConfigError, Secrets},
+    config::{Config, ConfigError},
     model::{Model, fallback::Fallback},
     routes::{self, App},
+    secrets::Secrets,
     server,
     stream::{Hub, Journal, MemoryJournal, Place, RedisJournal, redis},
 };
@@ -67,7 +68,7 @@ pub async fn serve(
     journal: Arc<dyn Journal>,
     shutdown: impl Future<Output = ()>,
 ) {
-    let settings = config.server();
+    let settings = config.connections.clone();
     let models = Fallback::new(models, config.first_token_timeout());
     let hub = Hub::new(config.name.clone(), models, journal.clone(), config.limits());
     let app = App { hub: hub.clone(), prompts: config.prompts, secrets, log_variables: config.log_variables };
@@ -85,7 +86,7 @@ async fn start(
     models: impl FnOnce(&Config) -> Result<Models, Box<dyn Error>>,
 ) -> Result<(), Box<dyn Error>> {
     let secrets = Secrets::from_env()?;
-    raise_file_limit(config.server().connections);
+    raise_file_limit(config.connections.connections);
     let listener = bind(config.listen, "--listen").await?;
     let figures = match config.metrics {
         Some(address) => Some(bind(address, "--metrics").await?),

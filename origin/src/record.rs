@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use crate::{
     metrics::{Metrics, OfModel},
     problem::Kind,
-    stream::{Finish, Log, Start, Usage},
+    stream::{Finish, Log, Start, Timing, Usage},
 };
 
 /// What is known of a stream; written when it is dropped, so that no end goes without.
@@ -101,14 +101,14 @@ impl Record {
         self.outcome = kind.name();
     }
 
-    /// Time since the start.
-    pub(crate) fn elapsed(&self) -> Duration {
-        self.started.elapsed()
+    /// The times so far, as they are told.
+    pub(crate) fn timing(&self) -> Timing {
+        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        Timing { first_token_ms: self.first_token.map(millis), total_ms: millis(self.elapsed()) }
     }
 
-    /// When the first token came.
-    pub(crate) fn first_token(&self) -> Option<Duration> {
-        self.first_token
+    fn elapsed(&self) -> Duration {
+        self.started.elapsed()
     }
 }
 

@@ -16,10 +16,10 @@ use serde::Serialize;
 use tokio::time::{Instant, timeout};
 
 use crate::{
-    config::Secrets,
     metrics,
     problem::Problem,
     prompt::{CURSOR_PARAMETER, KEY_PARAMETER, Prompts, Variables},
+    secrets::Secrets,
     stream::{Attached, Claim, Cursor, Framing, Hub, Reader, Start, StreamId, hub::Status},
     wire,
 };
@@ -105,12 +105,8 @@ async fn prompt(
         prompt,
     };
     let reader = app.hub.start(start).await?;
-    let mut response = answer(reader);
     let waited = format!("wait;dur={:.1}", asked.elapsed().as_secs_f64() * 1e3);
-    if let Ok(waited) = HeaderValue::try_from(waited) {
-        response.headers_mut().insert(SERVER_TIMING, waited);
-    }
-    Ok(response)
+    Ok(([(SERVER_TIMING, waited)], answer(reader)).into_response())
 }
 
 /// `GET /streams/ID`: follows a stream; `DELETE /streams/ID`: stops it.
@@ -163,21 +159,16 @@ async fn attach(app: &App, cursor: &Cursor) -> Result<Response, Problem> {
 
 /// A stream as an answer.
 fn answer(reader: Reader) -> Response {
-    let place = match reader.framing() {
-        Framing::Framed => HeaderValue::try_from(format!("/streams/{}", reader.log().id())).ok(),
-        Framing::Bare => None,
-    };
-    let mut response = Body::from_stream(reader.into_body()).into_response();
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(wire::MEDIA_TYPE));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, no-transform"));
-    headers.insert(header::VARY, HeaderValue::from_static("Accept"));
-    // nginx and others buffer a response without it.
-    headers.insert(X_ACCEL_BUFFERING, HeaderValue::from_static("no"));
-    if let Some(place) = place {
-        headers.insert(header::CONTENT_LOCATION, place);
-    }
-    response
+    let headers = [
+        (header::CONTENT_TYPE, wire::MEDIA_TYPE),
+        (header::CACHE_CONTROL, "no-cache, no-transform"),
+        (header::VARY, "Accept"),
+        // nginx and others buffer a response without it.
+        (X_ACCEL_BUFFERING, "no"),
+    ];
+    let is_framed = reader.framing() == Framing::Framed;
+    let place = is_framed.then(|| [(header::CONTENT_LOCATION, format!("/streams/{}", reader.log().id()))]);
+    (headers, place, Body::from_stream(reader.into_body())).into_response()
 }
 
 /// Lets only the edge in.

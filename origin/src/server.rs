@@ -25,6 +25,7 @@ use tokio::{
 use tokio_io_timeout::TimeoutWriter;
 
 use crate::{
+    config::Connections as Settings,
     problem::{MEDIA_TYPE, Problem},
     stream::Hub,
 };
@@ -36,18 +37,6 @@ const BUFFER_BYTES: usize = 64 * 1024;
 const LAST_BYTES: Duration = Duration::from_secs(1);
 /// The pause after a failed accept: out of file descriptors, most likely, and others are about to close.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// Limits of the sockets.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// Connections served at once. Beyond it they get a 503; past twice as many none is accepted.
-    pub connections: usize,
-    /// How long a request's headers may take.
-    pub header_timeout: Duration,
-    /// How long a write may wait for a reader that doesn't read.
-    pub write_timeout: Duration,
-    /// How long running streams may go on after `shutdown`.
-    pub drain_timeout: Duration,
-}
 
 /// Serves until `shutdown`, then drains: streams that run go on to their end, at most for the drain timeout,
 /// and meanwhile can be resumed and stopped.
@@ -145,7 +134,7 @@ fn serve(
 /// Over the cap: the answer at once, whatever is asked.
 async fn refuse(mut socket: TcpStream, deadline: Duration, _permit: OwnedSemaphorePermit) {
     let problem = Problem::overloaded();
-    let body = serde_json::to_string(&problem.document("/")).unwrap_or_default();
+    let body = serde_json::to_string(&problem.document(Some("/"))).unwrap_or_default();
     let answer = format!(
         "HTTP/1.1 503 Service Unavailable\r\ncontent-type: {MEDIA_TYPE}\r\ncontent-length: {}\r\n\
          retry-after: 1\r\nconnection: close\r\n\r\n{body}",

@@ -43,7 +43,7 @@ pub fn frame(out: &mut String, id: &StreamId, index: u64, event: &Event) {
             // Not "error": an EventSource would deliver that to its own error handlers.
             field(out, "event", &"failed");
             event_id(out, id, index);
-            data(out, &problem.event_data());
+            data(out, &problem.document(None));
         }
     }
     out.push('\n');

@@ -9,10 +9,7 @@ use std::{
     time::Duration,
 };
 
-use headwater_origin::{
-    config::{Config, Secrets},
-    prompt::Variables,
-};
+use headwater_origin::{config::Config, prompt::Variables, secrets::Secrets};
 
 /// A settings file for one test.
 struct File(PathBuf);

@@ -1,8 +1,6 @@
 //! The events of a stream: chunks, then exactly one terminal event.
 
-use std::time::Duration;
-
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::problem::Problem;
 
@@ -30,7 +28,7 @@ pub struct Done {
 }
 
 /// Why an answer ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Finish {
     /// The model had no more to say.
@@ -44,7 +42,7 @@ pub enum Finish {
 }
 
 /// Tokens read and written by the model; as far as the model tells.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Usage {
     /// Tokens of the prompt.
     pub input_tokens: u64,
@@ -79,15 +77,4 @@ impl Finish {
             Self::Stopped => "stopped",
         }
     }
-}
-
-impl Timing {
-    /// The two times as they are told.
-    pub fn new(first_token: Option<Duration>, total: Duration) -> Self {
-        Self { first_token_ms: first_token.map(millis), total_ms: millis(total) }
-    }
-}
-
-fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }

@@ -9,7 +9,7 @@ use std::{
 use tokio::time::timeout;
 
 use super::{
-    Done, Event, Finish, JournalError, Limits, Log, Timing, Usage, Writer,
+    Done, Event, Finish, JournalError, Limits, Log, Usage, Writer,
     audience::{EarlyEnd, early_end},
     limits::Slot,
 };
@@ -124,8 +124,7 @@ impl Generation {
         let event = match end {
             End::Finished(finish, usage) => {
                 self.record.finished(finish, usage);
-                let timing = Timing::new(self.record.first_token(), self.record.elapsed());
-                Event::Done(Done { finish, usage, timing })
+                Event::Done(Done { finish, usage, timing: self.record.timing() })
             }
             End::Failed(problem) => {
                 self.record.failed(problem.kind());

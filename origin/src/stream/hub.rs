@@ -141,7 +141,7 @@ impl Hub {
             }
         };
         let log = presence.log();
-        let _ = timeout(hub.limits.gate, log.opened()).await;
+        let _ = timeout(hub.limits.gate, log.begun()).await;
         match log.refused(hub.limits.gate) {
             Some(problem) => {
                 hub.journal.discard(log.id()).await?;

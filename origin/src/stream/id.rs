@@ -3,7 +3,6 @@
 use std::{fmt, str::FromStr, sync::Arc};
 
 use rand::{RngExt, distr::Alphanumeric};
-use serde::{Serialize, Serializer};
 
 /// How many random characters an id has: 62^22 is a little over 2^130, so an id can't be guessed.
 const RANDOM_CHARS: usize = 22;
@@ -118,12 +117,6 @@ impl fmt::Display for Cursor {
             None => write!(f, "{}", self.id),
             Some(index) => write!(f, "{}.{index}", self.id),
         }
-    }
-}
-
-impl Serialize for StreamId {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&self.0)
     }
 }
 

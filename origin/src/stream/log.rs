@@ -190,22 +190,20 @@ impl Log {
         self.opened.elapsed()
     }
 
-    /// Waits until the stream has ended.
-    pub async fn ended(&self) -> Ending {
-        loop {
-            let grown = self.grown();
-            if let Some(ending) = self.ending() {
-                return ending;
-            }
-            grown.await;
-        }
+    /// Waits for the first event.
+    pub async fn begun(&self) {
+        self.until(|log| !log.is_empty()).await;
     }
 
-    /// Waits for the first event.
-    pub async fn opened(&self) {
+    /// Waits until the stream has ended.
+    pub async fn ended(&self) {
+        self.until(|log| log.ending().is_some()).await;
+    }
+
+    async fn until(&self, holds: impl Fn(&Self) -> bool) {
         loop {
             let grown = self.grown();
-            if !self.is_empty() {
+            if holds(self) {
                 return;
             }
             grown.await;

@@ -59,7 +59,6 @@ struct MemoryWriter {
     journal: MemoryJournal,
     log: Arc<Log>,
     size: usize,
-    ended: bool,
 }
 
 impl MemoryJournal {
@@ -92,7 +91,7 @@ impl MemoryJournal {
         state.streams.insert(id, Entry { log: log.clone(), size: 0, key });
         drop(state);
         self.grow(OVERHEAD);
-        let writer = MemoryWriter { journal: self.clone(), log: log.clone(), size: OVERHEAD, ended: false };
+        let writer = MemoryWriter { journal: self.clone(), log: log.clone(), size: OVERHEAD };
         Ok(Opened::New(log, Box::new(writer)))
     }
 
@@ -217,8 +216,7 @@ impl MemoryWriter {
         let taken = self.log.append(&entry);
         self.size += taken;
         self.journal.grow(taken);
-        if entry.ending.is_some() && !self.ended {
-            self.ended = true;
+        if taken > 0 && entry.ending.is_some() {
             self.journal.finish(self.log.id(), self.size);
         }
     }
@@ -233,7 +231,7 @@ impl Writer for MemoryWriter {
 
 impl Drop for MemoryWriter {
     fn drop(&mut self) {
-        if !self.ended {
+        if self.log.ending().is_none() {
             self.append_now(&[Event::Failed(Problem::internal())]);
         }
     }

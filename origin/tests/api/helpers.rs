@@ -4,10 +4,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use eventsource_stream::{Event, Eventsource};
 use futures::StreamExt;
-use headwater_origin::{
-    config::{Config, Secrets},
-    program,
-};
+use headwater_origin::{config::Config, program, secrets::Secrets};
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
 use tokio::{

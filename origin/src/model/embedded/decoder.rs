@@ -4,7 +4,6 @@
 use std::{
     num::NonZeroU32,
     sync::mpsc::{Receiver, Sender, TryRecvError},
-    thread,
 };
 
 use llama_cpp_2::{
@@ -16,9 +15,8 @@ use llama_cpp_2::{
     token::LlamaToken,
 };
 
-use super::Job;
+use super::{Job, Settings};
 use crate::{
-    config,
     model::{ModelError, Token},
     stream::{Finish, Usage},
 };
@@ -30,20 +28,6 @@ const BATCH: usize = 128;
 const SLICE: usize = 3;
 /// How many of the last tokens the repetition penalty looks at.
 const PENALTY_WINDOW: i32 = 64;
-
-/// How answers are decoded.
-pub(super) struct Settings {
-    streams: u16,
-    context: u32,
-    threads: i32,
-    max_tokens: u32,
-    temperature: f32,
-    top_k: u16,
-    top_p: f32,
-    min_p: f32,
-    repetition_penalty: f32,
-    seed: Option<u32>,
-}
 
 /// One answer in the making. Its place in [`Decoder::sequences`] is its id in llama.cpp's cache.
 struct Sequence {
@@ -64,6 +48,7 @@ struct Sequence {
 struct Decoder<'a> {
     model: &'a LlamaModel,
     settings: &'a Settings,
+    max_tokens: u32,
     context: LlamaContext<'a>,
     batch: LlamaBatch<'static>,
     sequences: Vec<Option<Sequence>>,
@@ -71,34 +56,34 @@ struct Decoder<'a> {
     taken: u64,
 }
 
-/// Decodes until all senders of `jobs` are gone. Tells `ready` first whether there is a context to decode in.
+/// Decodes until all senders of `jobs` are gone; an answer has at most `max_tokens`. Tells `ready` first whether there is
+/// a context to decode in.
 pub(super) fn run(
     backend: &LlamaBackend,
     model: &LlamaModel,
     settings: &Settings,
+    max_tokens: u32,
     jobs: &Receiver<Job>,
     ready: &Sender<Result<(), String>>,
 ) {
-    let streams = u32::from(settings.streams);
+    let streams = u32::from(settings.embedded_streams);
     let params = LlamaContextParams::default()
-        .with_n_ctx(NonZeroU32::new(settings.context * streams))
+        .with_n_ctx(NonZeroU32::new(settings.embedded_context * streams))
         .with_n_seq_max(streams)
         .with_n_batch(BATCH as u32)
         .with_n_ubatch(BATCH as u32)
-        .with_n_threads(settings.threads)
-        .with_n_threads_batch(settings.threads);
-    let told = match model.new_context(backend, params) {
+        .with_n_threads(settings.threads())
+        .with_n_threads_batch(settings.threads());
+    // Where the loader has given up nobody is told, nor sends a job.
+    match model.new_context(backend, params) {
         Ok(context) => {
-            let told = ready.send(Ok(()));
+            let _ = ready.send(Ok(()));
             let batch = LlamaBatch::new(BATCH, 1);
             let sequences = (0..streams).map(|_| None).collect();
-            Decoder { model, settings, context, batch, sequences, taken: 0 }.run(jobs);
-            told
+            Decoder { model, settings, max_tokens, context, batch, sequences, taken: 0 }.run(jobs);
         }
-        Err(error) => ready.send(Err(error.to_string())),
-    };
-    // The loader may have given up.
-    drop(told);
+        Err(error) => drop(ready.send(Err(error.to_string()))),
+    }
 }
 
 /// Bytes of llama.cpp's cache for each token, keys and values in 16 bits.
@@ -135,7 +120,7 @@ impl Decoder<'_> {
     }
 
     fn sequence(&mut self, job: Job) -> Sequence {
-        let sampler = self.settings.sampler(self.model.n_vocab());
+        let sampler = sampler(self.settings, self.model.n_vocab());
         self.taken += 1;
         Sequence { job, number: self.taken, sampler, prefilled: 0, last: None, sampled: 0, partial: Vec::new() }
     }
@@ -214,7 +199,7 @@ impl Decoder<'_> {
         if !text.is_empty() && sequence.job.answer.unbounded_send(Ok(Token::Text(text))).is_err() {
             return self.release(slot);
         }
-        if sequence.sampled >= self.settings.max_tokens || sequence.position() >= self.settings.context as usize {
+        if sequence.sampled >= self.max_tokens || sequence.position() >= self.settings.embedded_context as usize {
             self.end(slot, Ok(Finish::Length));
         }
     }
@@ -249,40 +234,21 @@ impl Sequence {
     }
 }
 
-impl Settings {
-    fn sampler(&self, vocabulary: i32) -> LlamaSampler {
-        let seed = self.seed.unwrap_or_else(rand::random);
-        let penalties = LlamaSampler::penalties(vocabulary, PENALTY_WINDOW, self.repetition_penalty, 0.0, 0.0);
-        if self.temperature <= 0.0 {
-            return LlamaSampler::chain_simple([penalties, LlamaSampler::greedy()]);
-        }
-        LlamaSampler::chain_simple([
-            penalties,
-            LlamaSampler::top_k(i32::from(self.top_k)),
-            LlamaSampler::top_p(self.top_p, 1),
-            LlamaSampler::min_p(self.min_p, 1),
-            LlamaSampler::temp(self.temperature),
-            LlamaSampler::dist(seed),
-        ])
+/// How tokens of this vocabulary are chosen.
+pub(super) fn sampler(settings: &Settings, vocabulary: i32) -> LlamaSampler {
+    let seed = settings.seed.unwrap_or_else(rand::random);
+    let penalties = LlamaSampler::penalties(vocabulary, PENALTY_WINDOW, settings.repetition_penalty, 0.0, 0.0);
+    if settings.temperature <= 0.0 {
+        return LlamaSampler::chain_simple([penalties, LlamaSampler::greedy()]);
     }
-}
-
-impl Settings {
-    pub(super) fn new(config: &config::Embedded, max_tokens: u32) -> Self {
-        let cores = thread::available_parallelism().map_or(1, |cores| u16::try_from(cores.get()).unwrap_or(u16::MAX));
-        Self {
-            streams: config.embedded_streams,
-            context: config.embedded_context,
-            threads: i32::from(config.embedded_threads.unwrap_or(cores)),
-            max_tokens,
-            temperature: config.temperature,
-            top_k: config.top_k,
-            top_p: config.top_p,
-            min_p: config.min_p,
-            repetition_penalty: config.repetition_penalty,
-            seed: config.seed,
-        }
-    }
+    LlamaSampler::chain_simple([
+        penalties,
+        LlamaSampler::top_k(i32::from(settings.top_k)),
+        LlamaSampler::top_p(settings.top_p, 1),
+        LlamaSampler::min_p(settings.min_p, 1),
+        LlamaSampler::temp(settings.temperature),
+        LlamaSampler::dist(seed),
+    ])
 }
 
 /// Takes the whole characters from the front; bytes that are no part of one become U+FFFD.

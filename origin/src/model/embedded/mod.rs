@@ -115,10 +115,9 @@ impl Embedded {
         let model = Arc::new(model);
         let (jobs, received) = std::sync::mpsc::channel();
         let (ready, started) = std::sync::mpsc::channel();
-        let decoder = decoder::Settings::new(settings, max_tokens);
         let thread = thread::Builder::new().name("decoder".into()).spawn({
-            let model = model.clone();
-            move || decoder::run(backend, &model, &decoder, &received, &ready)
+            let (model, settings) = (model.clone(), settings.clone());
+            move || decoder::run(backend, &model, &settings, max_tokens, &received, &ready)
         });
         let not_started = |reason: String| LoadError::Start { path: path.clone(), reason };
         thread.map_err(|error| not_started(error.to_string()))?;

@@ -70,15 +70,11 @@ if redis.call('HGET', KEYS[1], 'id') == ARGV[1] then redis.call('DEL', KEYS[1]) 
 pub(super) struct Store {
     shared: Mutex<ConnectionManager>,
     client: Client,
-    scripts: Scripts,
+    open: Script,
+    free: Script,
     instance: String,
     retention: Duration,
     lease: Duration,
-}
-
-struct Scripts {
-    open: Script,
-    free: Script,
 }
 
 /// What became of an entry.
@@ -104,8 +100,8 @@ impl Store {
         let client = Client::open(address.connection())?;
         let shared = Mutex::new(ConnectionManager::new_with_config(client.clone(), connection()).await?);
         let instance: String = rand::rng().sample_iter(Alphanumeric).take(INSTANCE_CHARS).map(char::from).collect();
-        let scripts = Scripts { open: Script::new(OPEN), free: Script::new(FREE) };
-        Ok(Self { shared, client, scripts, instance, retention: retention.max(LEAST), lease })
+        let (open, free) = (Script::new(OPEN), Script::new(FREE));
+        Ok(Self { shared, client, open, free, instance, retention: retention.max(LEAST), lease })
     }
 
     /// This process.
@@ -115,7 +111,7 @@ impl Store {
 
     /// Opens a stream; or returns the fingerprint and the stream that its key was claimed with.
     pub(super) async fn open(&self, id: &StreamId, claim: Option<&Claim>) -> RedisResult<Option<(Bytes, StreamId)>> {
-        let mut open = self.scripts.open.key(events(id));
+        let mut open = self.open.key(events(id));
         open.key(lease(id)).arg(id.as_str()).arg(&self.instance).arg(millis(self.lease)).arg(millis(self.keep()));
         if let Some(claim) = claim {
             open.key(key(&claim.key)).arg(&claim.fingerprint[..]);
@@ -169,8 +165,7 @@ impl Store {
     /// Frees the stream's key at once, and its lease; its events stay for a moment, for those who are reading them.
     pub(super) async fn discard(&self, id: &StreamId, claimed: Option<&IdempotencyKey>) -> RedisResult<()> {
         if let Some(claimed) = claimed {
-            let free = &self.scripts.free;
-            self.invoke::<()>(free.key(key(claimed)).arg(id.as_str())).await?;
+            self.invoke::<()>(self.free.key(key(claimed)).arg(id.as_str())).await?;
         }
         let mut forget = pipe();
         forget.pexpire(events(id), millis(LEAST)).ignore().del(lease(id)).ignore();
