@@ -215,8 +215,7 @@ function follow({ signal, transport, onState }, start) {
   async function stop() {
     if (!id && (native || began || paused)) wire.abort(ASK_BY_FETCH); // or, where no id will come, it is over
     if (!id) await known.promise;
-    if (!id || state === "done" || state === "stopped") return;
-    for (let failures = 1; ; failures++) {
+    for (let failures = 1; id && state !== "done" && state !== "stopped"; failures++) {
       const answer = await ask(url, { method: "DELETE", keepalive: true }, new AbortController()).catch((error) => error);
       if (answer.ok || answer.status === 404) break; // 404: it is gone already
       if (failures === ATTEMPTS || !mendable(answer, true)) {

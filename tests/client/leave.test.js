@@ -133,6 +133,24 @@ test("a stop that can't be told rejects, and may be tried again", async (t) => {
   assert.equal((await outcome).result.finish, "stopped");
 });
 
+test("a stop that failed is not sent again once the stream has ended", async (t) => {
+  mockTime(t);
+  let reader;
+  const { base, requests } = await serve(t, (res) => { reader = res; opening(PREAMBLE)(res); }, refuse(503));
+  const stream = openStream(`${base}/simple`);
+  const outcome = read(stream);
+  await until(() => stream.id);
+  const stopped = stream.stop();
+  await until(() => requests.length === 2);
+  await calm();
+  reader.end(done(0));
+  assert.deepEqual((await outcome).result, { finish: "stop" });
+  t.mock.timers.tick(1_000);
+  await stopped;
+  await calm();
+  assert.equal(requests.length, 2);
+});
+
 test("to stop what is gone or done is no error", async (t) => {
   impatient(t);
   const { base, requests } = await serve(t, opening(PREAMBLE), refuse(404), whole(PREAMBLE, done(0)));
