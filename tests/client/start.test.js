@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { openStream, resumeStream, StreamError } from "../../public/stream.js";
-import { broken, calm, chunks, done, event, hangUp, ID, impatient, opening, PREAMBLE, read, refuse, serve, whole } from "./helpers.js";
+import { broken, calm, chunks, done, event, hangUp, ID, impatient, opening, PREAMBLE, read, refuse, serve, until, whole } from "./helpers.js";
 
 const POEM = whole(PREAMBLE, chunks(["Hi", " you"]), done(2));
 
@@ -36,7 +36,7 @@ test("it asks at once, before anybody iterates, and tells its id", async (t) => 
   const stream = openStream(`${base}/simple`, {}, { signal: leaving.signal, onState: ({ state }) => states.push(state) });
   assert.equal(stream.state, "connecting");
   assert.equal(stream.id, undefined);
-  while (!stream.id) await new Promise(setImmediate);
+  await until(() => stream.id);
   assert.equal(requests.length, 1);
   assert.equal(stream.id, ID);
   assert.equal(stream.url, `${base}/streams/${ID}`);
