@@ -143,9 +143,10 @@ function follow({ signal, transport, onState }, start) {
           if (text !== undefined) yield text;
           if (settled) break;
         }
-        // One of ours ends with a terminal event; a stream without ids ends at its end, if it ever began.
-        if (!over() && (id || !began)) throw fault("truncated", BROKE_OFF);
-        settle("done", {});
+        if (over()) return;
+        if (id) throw fault("truncated", BROKE_OFF); // one of ours ends with a terminal event
+        if (began) settle("done", {}); // a stream without ids ends at its end
+        else settle("failed", fault("malformed", "Not an event stream")); // the start was answered, so it isn't repeated
       } catch (error) {
         await mend(error);
       }
@@ -273,11 +274,9 @@ function follow({ signal, transport, onState }, start) {
         body: JSON.stringify(start.variables),
       }, connection);
     try {
-      if (response.status === 204) return settle("done", {}); // the cursor is at the end already
-      // HTML §9.2.3: anything else is no stream. It comes from something in between, and may go away.
-      if (!response.body || !/^text\/event-stream/i.test(response.headers.get("content-type") ?? "")) {
-        throw fault("malformed", "Not an event stream");
-      }
+      if (id && response.status === 204) return settle("done", {}); // the cursor is at the end already
+      // HTML §9.2.3: anything else is no stream, as if it ended here. It comes from something in between, and may go away.
+      if (!response.body || !response.headers.get("content-type")?.match(/^text\/event-stream/i)) return;
       opened(response.url, response.headers.get("content-location"));
 
       /** @type {ServerEvent[]} */

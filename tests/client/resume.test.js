@@ -3,7 +3,7 @@ import { test } from "node:test";
 
 import { openStream, resumeStream } from "../../public/stream.js";
 import {
-  broken, calm, chunks, done, event, fixtures, hangUp, ID, impatient, noContent, opening, PREAMBLE, read, refuse, serve, until, whole,
+  broken, calm, chunks, done, event, fixtures, hangUp, ID, impatient, noContent, opening, page, PREAMBLE, read, refuse, serve, until, whole,
 } from "./helpers.js";
 
 const OTHER = "b-0123456789ABCDEFabcdef";
@@ -32,12 +32,19 @@ for (const name of ["framed", "crlf", "cr"]) {
     const behind = (last) => events.slice(last + 1)
       .map(({ event, id, data }) => `event: ${event}\nid: ${id}\ndata: ${data}\n\n`).join("");
     for (let cut = 0; cut < bytes.length; cut++) {
-      const resume = (res, { method, headers }) => method === "POST" // cut off before its id, it is started again, with its key
+      const resume = (res, { method, headers }) => method === "POST" // broken off before its id, it is started again, with its key
         ? whole(bytes)(res)
         : whole(PREAMBLE + behind(Number(headers["last-event-id"].split(".")[1] ?? -1)))(res);
-      const first = [whole, broken][cut % 2](bytes.subarray(0, cut));
-      const { base } = await serve(t, first, resume);
-      assert.deepEqual(await read(openStream(`${base}/simple`)), { texts: expected, result }, `cut at ${cut}`);
+      const first = [whole, broken][cut % 2];
+      const { base } = await serve(t, first(bytes.subarray(0, cut)), resume);
+      const stream = openStream(`${base}/simple`);
+      const outcome = await read(stream);
+      if (stream.id) {
+        assert.deepEqual(outcome, { texts: expected, result }, `cut at ${cut}`);
+      } else { // ended, and had no event at all
+        assert.ok(first === whole && cut < bytes.indexOf(`${ID}.0`), `cut at ${cut}`);
+        assert.equal(outcome.error.type, "malformed");
+      }
     }
   });
 }
@@ -98,6 +105,15 @@ for (const status of [429, 500, 502, 503, 504, 522]) {
     assert.deepEqual((await read(openStream(`${base}/simple`))).texts, ["a", "b"]);
     assert.equal(requests.length, 12);
     assert.equal(requests[11].headers["last-event-id"], `${ID}.0`);
+  });
+}
+
+for (const [what, answer] of [["a page that is no stream", page], ["a stream that ends at once", whole()]]) {
+  test(`a resume that is answered with ${what} is tried again`, async (t) => {
+    impatient(t);
+    const { base, requests } = await serve(t, broken(PREAMBLE, chunks(["a"])), answer, answer, whole(chunks(["b"], 1), done(2)));
+    assert.deepEqual((await read(openStream(`${base}/simple`))).texts, ["a", "b"]);
+    assert.deepEqual(requests.map(({ method }) => method), ["POST", "GET", "GET", "GET"]);
   });
 }
 

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { openStream, resumeStream, StreamError } from "../../public/stream.js";
-import { broken, calm, chunks, done, event, hangUp, ID, impatient, opening, PREAMBLE, read, refuse, serve, until, whole } from "./helpers.js";
+import { broken, calm, chunks, done, event, hangUp, ID, impatient, noContent, opening, page, PREAMBLE, read, refuse, serve, until, whole } from "./helpers.js";
 
 const POEM = whole(PREAMBLE, chunks(["Hi", " you"]), done(2));
 
@@ -65,10 +65,8 @@ test("nothing behind the terminal event is delivered, and its connection needs n
 for (const [fault, answer] of [
   ["a network error", hangUp],
   ["a stream that breaks before it says its id", broken()],
-  ["a stream that ends before it began", whole()],
   ...[429, 502, 503, 504].map((status) => [`a ${status}`, refuse(status, { retryable: true })]),
   ["a 502 in HTML", (res) => res.writeHead(502, { "content-type": "text/html" }).end("<h1>Bad gateway</h1>")],
-  ["a page that is no stream", (res) => res.writeHead(200, { "content-type": "text/html" }).end("<h1>Log in</h1>")],
 ]) {
   test(`fault 13: after ${fault} the start is repeated, with the same key and variables`, async (t) => {
     impatient(t);
@@ -78,6 +76,26 @@ for (const [fault, answer] of [
     assert.equal(requests.length, 3);
     for (const member of ["method", "url", "body"]) assert.equal(new Set(requests.map((r) => r[member])).size, 1);
     assert.equal(new Set(requests.map((r) => r.headers["idempotency-key"])).size, 1);
+  });
+}
+
+for (const [what, answer] of [
+  ["a page that is no stream", page],
+  ["nothing", noContent],
+  ["a stream that ends before it began", whole()],
+  ["a stream of nothing but comments", whole(":\n\n")],
+]) {
+  test(`a start that is answered with ${what} is an error at once, and not repeated`, async (t) => {
+    impatient(t);
+    const { base, requests } = await serve(t, answer);
+    const { texts, error } = await read(openStream(`${base}/simple`));
+    assert.deepEqual(texts, []);
+    assert.ok(error instanceof StreamError);
+    assert.equal(error.type, "malformed");
+    assert.equal(error.message, "Not an event stream");
+    assert.equal(error.retryable, true, "what is in between may go away");
+    await calm();
+    assert.equal(requests.length, 1);
   });
 }
 
