@@ -30,7 +30,6 @@ const RETRY_FLOOR_MS = 100;
 const BACKOFF_CEILING_MS = 30_000;
 /** A longer `Retry-After` is an error to show, not a wait. */
 const LONGEST_WAIT_MS = 120_000;
-const BROKE_OFF = "The answer broke off";
 /** Why an EventSource is given up where fetch can learn more. */
 const ASK_BY_FETCH = {};
 /** Time for a body to end after its terminal event. */
@@ -61,8 +60,9 @@ export class StreamError extends Error {
   }
 }
 
+// The key: 128 random bits. Not `randomUUID`, which pages on plain HTTP don't have.
 /** @type {typeof import("./stream.d.ts").openStream} */
-export function openStream(url, variables = {}, { key = randomKey(), ...options } = {}) {
+export function openStream(url, variables = {}, { key = crypto.getRandomValues(new Uint8Array(16)).join("-"), ...options } = {}) {
   const [path, query] = String(url).split(/\?([^#]*)/);
   // A POST's variables are in its body alone.
   return follow(options, { url: path, variables: { ...Object.fromEntries(new URLSearchParams(query)), ...variables }, key });
@@ -97,7 +97,7 @@ function follow({ signal, transport, onState }, start) {
   let wire = new AbortController(); // ends the connection, or the pause
   let stopping = /** @type {Promise<void> | undefined} */ (undefined);
 
-  const life = new AbortController(); // ends with the stream, and takes its listeners along
+  const life = new AbortController(); // ends with the stream; its signal takes the listeners along
   const result = Promise.withResolvers();
   result.promise.catch(() => {}); // nobody has to look
   const known = Promise.withResolvers(); // when the id is known, or never will be
@@ -121,7 +121,7 @@ function follow({ signal, transport, onState }, start) {
         return step;
       },
       return() {
-        leave(AbortSignal.abort().reason);
+        leave();
         return texts.return();
       },
     }),
@@ -130,9 +130,8 @@ function follow({ signal, transport, onState }, start) {
   /** Every connection of the stream, one after the other, as one sequence of texts. */
   async function* connections() {
     await null; // `onState` isn't called before `openStream` has returned
-    const listen = { signal: life.signal };
-    signal?.addEventListener("abort", () => leave(signal.reason), listen);
-    globalThis.addEventListener?.("online", reconnect, listen);
+    signal?.addEventListener("abort", () => leave(signal.reason), life);
+    globalThis.addEventListener?.("online", reconnect, life);
     if (signal?.aborted) leave(signal.reason);
 
     while (!over()) {
@@ -144,7 +143,7 @@ function follow({ signal, transport, onState }, start) {
           if (settled) break;
         }
         if (over()) return;
-        if (id) throw fault("truncated", BROKE_OFF); // one of ours ends with a terminal event
+        if (id) throw fault(); // one of ours ends with a terminal event
         if (began) settle("done", {}); // a stream without ids ends at its end
         else settle("failed", fault("malformed", "Not an event stream")); // the start was answered, so it isn't repeated
       } catch (error) {
@@ -214,8 +213,10 @@ function follow({ signal, transport, onState }, start) {
 
   /** Stop asks the server to end the generation; its `done` then ends the stream. */
   async function stop() {
-    if (!id && (native || began || paused)) wire.abort(ASK_BY_FETCH); // or, where no id will come, it is over
-    if (!id) await known.promise;
+    if (!id) {
+      if (native || began || paused) wire.abort(ASK_BY_FETCH); // or, where no id will come, it is over
+      await known.promise;
+    }
     for (let failures = 1; id && state !== "done" && state !== "stopped"; failures++) {
       const answer = await ask(url, { method: "DELETE", keepalive: true }, new AbortController()).catch((error) => error);
       if (answer.ok || answer.status === 404) break; // 404: it is gone already
@@ -234,10 +235,11 @@ function follow({ signal, transport, onState }, start) {
     return settled;
   }
 
-  /** Leaving ends the connection, not the generation: another reader may follow it. @param {unknown} reason */
+  /** Leaving ends the connection, not the generation: another reader may follow it. @param {unknown} [reason] */
   function leave(reason) {
     wire.abort(reason);
-    settle("left", reason);
+    life.abort(reason);
+    settle("left", life.signal.reason);
   }
 
   /** The only end, whatever its kind. @param {State} end @param {any} outcome the result; for `failed` and `left`, the error */
@@ -292,7 +294,7 @@ function follow({ signal, transport, onState }, start) {
       });
       const decoder = new TextDecoder("utf-8", { ignoreBOM: true }); // the parser takes the one that may go
       for (const reader = response.body.getReader(); ;) {
-        const { done, value } = await watched(reader.read(), connection, "truncated", BROKE_OFF);
+        const { done, value } = await watched(reader.read(), connection);
         if (done) return;
         parser.feed(decoder.decode(value, { stream: true }));
         yield* events.splice(0);
@@ -321,7 +323,7 @@ function follow({ signal, transport, onState }, start) {
     }
     source.onopen = () => opened(source.url);
     source.onerror = () => {
-      connection.abort(source.readyState === EventSource.CLOSED ? ASK_BY_FETCH : fault("truncated", BROKE_OFF));
+      connection.abort(source.readyState === source.CLOSED ? ASK_BY_FETCH : fault());
     };
     connection.signal.onabort = () => {
       source.close();
@@ -411,11 +413,8 @@ function parse(data) {
   }
 }
 
-/** @param {string} [type] @param {string} [title] @param {unknown} [cause] */
-const fault = (type, title, cause) => new StreamError({ type, title, retryable: true }, { cause });
+/** What asking again may mend; if nothing is said, a truncated stream. @param {string} [type] @param {string} [title] @param {unknown} [cause] */
+const fault = (type = "truncated", title = "The answer broke off", cause) => new StreamError({ type, title, retryable: true }, { cause });
 
 /** @param {string} title @param {unknown} [cause] */
 const malformed = (title, cause) => new StreamError({ type: "malformed", title }, { cause });
-
-/** 128 random bits. Not `randomUUID`, which pages on plain HTTP don't have. */
-const randomKey = () => crypto.getRandomValues(new Uint8Array(16)).join("-");
