@@ -199,8 +199,9 @@ function follow({ signal, transport, onState }, start) {
     const delay = backoff(error, failures, retry);
     wire = new AbortController();
     paused = error;
+    const pause = sleep(delay, wire); // before `onState`, which may end it
     move("reconnecting", { delay, error });
-    await sleep(delay, wire.signal);
+    await pause;
     paused = undefined;
   }
 
@@ -398,11 +399,12 @@ function retryAfter(value) {
   return Math.max(/^\d+$/.test(value) ? value * 1000 : Date.parse(value) - Date.now(), 0) || undefined;
 }
 
-/** @param {number} ms @param {AbortSignal} [signal] ends the sleep early */
-const sleep = (ms, signal) => new Promise((resolve) => {
-  setTimeout(resolve, ms);
-  signal?.addEventListener("abort", resolve);
-});
+/** Until then, or until it is aborted. @param {number} ms @param {AbortController} [wire] */
+async function sleep(ms, wire = new AbortController()) {
+  const timer = setTimeout(() => wire.abort(), ms);
+  await new Promise((resolve) => { wire.signal.onabort = resolve; });
+  clearTimeout(timer);
+}
 
 /** @param {string} data @returns {any} */
 function parse(data) {

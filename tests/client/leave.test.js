@@ -201,6 +201,43 @@ test("aborting the signal ends a wait for the server, and one for the next attem
   assert.equal(requests.length, 2);
 });
 
+test("aborting the signal in `onState` ends the pause that it tells of, at once", async (t) => {
+  mockTime(t);
+  const { base, requests } = await serve(t, broken(PREAMBLE, chunks(["a"])));
+  const leaving = new AbortController();
+  const onState = ({ state }) => { if (state === "reconnecting") leaving.abort(); };
+  const { texts, error } = await read(openStream(`${base}/simple`, {}, { signal: leaving.signal, onState }));
+  assert.deepEqual(texts, ["a"]);
+  assert.equal(error.name, "AbortError");
+  await calm();
+  assert.equal(requests.length, 1);
+});
+
+test("stopped in `onState`, it doesn't wait for the pause's end", async (t) => {
+  mockTime(t);
+  const retryLater = refuse(503, { retryable: true }, { "retry-after": "60" });
+  const { base, requests } = await serve(t, broken(PREAMBLE, chunks(["a"])), noContent, whole(done(1, STOPPED)), retryLater);
+  for (const texts of [["a"], []]) {
+    const stream = openStream(`${base}/simple`, {}, { onState: ({ state }) => { if (state === "reconnecting") void stream.stop(); } });
+    assert.deepEqual(await read(stream), { texts, result: STOPPED });
+  }
+  assert.deepEqual(requests.map(({ method }) => method), ["POST", "DELETE", "GET", "POST"]);
+});
+
+test("who leaves in a pause leaves no timer behind", async (t) => {
+  const { base } = await serve(t, refuse(503, { retryable: true }, { "retry-after": "60" }));
+  const leaving = new AbortController();
+  const timers = () => process.getActiveResourcesInfo().filter((resource) => resource === "Timeout").length;
+  const pausing = Promise.withResolvers();
+  const onState = ({ state }) => { if (state === "reconnecting") pausing.resolve(); };
+  const outcome = read(openStream(`${base}/simple`, {}, { signal: leaving.signal, onState }));
+  await pausing.promise;
+  const before = timers();
+  leaving.abort();
+  await outcome;
+  assert.ok(timers() < before);
+});
+
 test("with a signal that is aborted already, nothing is asked", async (t) => {
   impatient(t);
   const { base, requests } = await serve(t);
