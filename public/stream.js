@@ -134,10 +134,11 @@ function follow({ signal, transport, onState }, start) {
     globalThis.addEventListener?.("online", reconnect, life);
     if (signal?.aborted) leave(signal.reason);
 
-    while (!over()) {
+    over(); // stopped at once, it isn't even started
+    while (!settled) {
       wire = new AbortController();
       try {
-        for await (const event of (native ? overEventSource : overFetch)(wire)) {
+        for await (const event of (native && !stopping ? overEventSource : overFetch)(wire)) {
           const text = take(event);
           if (text !== undefined) yield text;
           if (settled) break;
@@ -188,6 +189,10 @@ function follow({ signal, transport, onState }, start) {
 
   /** After a connection broke: waits until the next one is due, or gives up. @param {any} error */
   async function mend(error) {
+    if (error === ASK_BY_FETCH && (id || !began)) {
+      native = false;
+      return;
+    }
     if (over()) return;
     if (id && Date.now() - openedAt > HEALTHY_MS) failures = brokenSince = 0;
     openedAt = Infinity; // until the next one is
@@ -203,6 +208,7 @@ function follow({ signal, transport, onState }, start) {
     move("reconnecting", { delay, error });
     await pause;
     paused = undefined;
+    if (!native) over(); // EventSource hid the id of what it started: first fetch learns it
   }
 
   /** The network is back: a connection from before may hang unnoticed, so begin a new one at once, unless asked to wait. */
@@ -339,10 +345,7 @@ function follow({ signal, transport, onState }, start) {
     } finally {
       source.close();
     }
-    if (connection.signal.reason !== ASK_BY_FETCH || (began && !id)) throw connection.signal.reason;
-    native = false;
-    wire = new AbortController();
-    yield* overFetch(wire);
+    throw connection.signal.reason;
   }
 
   /** @param {string} at the address that answered @param {string | null} [location] of the stream, as far as it says */

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { openStream, resumeStream } from "../../public/stream.js";
-import { broken, calm, chunks, done, event, hangUp, ID, impatient, noContent, opening, PREAMBLE, read, refuse, serve, until, whole } from "./helpers.js";
+import { broken, calm, chunks, done, event, hangUp, ID, impatient, mockTime, noContent, opening, PREAMBLE, read, refuse, serve, until, whole } from "./helpers.js";
 
 const options = { transport: "eventsource" };
 const query = (request) => Object.fromEntries(new URL(request.url, "http://localhost").searchParams);
@@ -75,6 +75,36 @@ test("EventSource: whether a stream without ids was whole can't be seen: it thro
 test("EventSource: a stream without ids that ends with `done` was whole", async (t) => {
   const { base } = await serve(t, whole('data: {"chunk":"a"}\n\nevent: done\ndata: {"finish":"stop"}\n\n'));
   assert.deepEqual(await read(openStream(`${base}/simple`, {}, options)), { texts: ["a"], result: { finish: "stop" } });
+});
+
+for (const [what, cut] of [["an answer that was cut before the first token", broken(PREAMBLE)], ["no answer", hangUp]]) {
+  test(`EventSource: stopped in the pause after ${what}, fetch learns the id with the same key, and the generation is stopped`, async (t) => {
+    mockTime(t);
+    let reader;
+    const { base, requests } = await serve(t,
+      cut,
+      (res) => { reader = res; opening(PREAMBLE)(res); },
+      (res) => { noContent(res); reader.end(done(0, { finish: "stopped" })); });
+    const stream = openStream(`${base}/simple`, { topic: "cat" }, options);
+    const outcome = read(stream);
+    await until(() => stream.state === "reconnecting");
+    await stream.stop();
+    assert.deepEqual(await outcome, { texts: [], result: { finish: "stopped" } });
+    assert.deepEqual(requests.map(({ method }) => method), ["GET", "POST", "DELETE"]);
+    assert.equal(requests[1].headers["idempotency-key"], query(requests[0]).idempotency_key);
+    assert.equal(requests[2].url, `/streams/${ID}`);
+  });
+}
+
+test("EventSource: stopped in a pause, it is asked for once more, and not again", async (t) => {
+  mockTime(t);
+  const { base, requests } = await serve(t, hangUp, refuse(503, { retryable: true }));
+  const stream = openStream(`${base}/simple`, {}, options);
+  const outcome = read(stream);
+  await until(() => stream.state === "reconnecting");
+  await stream.stop();
+  assert.deepEqual(await outcome, { texts: [], result: { finish: "stopped" } });
+  assert.deepEqual(requests.map(({ method }) => method), ["GET", "POST"]);
 });
 
 for (const [when, silence, opened] of [["before the first token", opening(PREAMBLE), "streaming"], ["before any answer", () => {}, "connecting"]]) {
