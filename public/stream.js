@@ -63,7 +63,7 @@ export class StreamError extends Error {
 // The key: 128 random bits. Not `randomUUID`, which pages on plain HTTP don't have.
 /** @type {typeof import("./stream.d.ts").openStream} */
 export function openStream(url, variables = {}, { key = crypto.getRandomValues(new Uint8Array(16)).join("-"), ...options } = {}) {
-  const [path, query] = String(url).split(/\?([^#]*)/);
+  const [path, query] = String(url).split("#")[0].split(/\?(.*)/s);
   // A POST's variables are in its body alone.
   return follow(options, { url: path, variables: { ...Object.fromEntries(new URLSearchParams(query)), ...variables }, key });
 }

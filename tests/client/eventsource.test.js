@@ -21,6 +21,16 @@ test("EventSource: a start is a GET with variables and key in the query, and one
   assert.equal(requests.length, 1);
 });
 
+test("EventSource: a fragment in the address doesn't swallow variables and key", async (t) => {
+  const { base, requests } = await serve(t, whole(PREAMBLE, done(0)), whole(PREAMBLE, done(0)));
+  for (const address of ["/simple#top", "/simple?style=odd#top?"]) await read(openStream(base + address, { topic: "cat" }, options));
+  for (const [n, variables] of [{ topic: "cat" }, { style: "odd", topic: "cat" }].entries()) {
+    const { idempotency_key: key, ...asked } = query(requests[n]);
+    assert.deepEqual(asked, variables);
+    assert.match(key, /^.{16,}$/);
+  }
+});
+
 test("EventSource: a broken stream is resumed with the cursor in the query", async (t) => {
   impatient(t);
   const { base, requests } = await serve(t, broken(PREAMBLE, chunks(["a"])), hangUp, whole(PREAMBLE, chunks(["b"], 1), done(2)));

@@ -22,11 +22,12 @@ test("a start is a POST of JSON that asks for frames and has a key of its own", 
 });
 
 test("a query in the address is variables too; those given beside it come first", async (t) => {
-  const { base, requests } = await serve(t, POEM, POEM);
+  const { base, requests } = await serve(t, POEM, POEM, POEM);
   await read(openStream(`${base}/simple?topic=cat&style=why?#top`));
   await read(openStream(`${base}/simple?topic=cat&style=odd`, { topic: "a dog" }));
-  assert.deepEqual(requests.map(({ url }) => url), ["/simple", "/simple"]);
-  assert.deepEqual(requests.map(({ body }) => JSON.parse(body)), [{ topic: "cat", style: "why?" }, { topic: "a dog", style: "odd" }]);
+  await read(openStream(`${base}/simple#top?topic=cat`));
+  assert.deepEqual(requests.map(({ url }) => url), ["/simple", "/simple", "/simple"]);
+  assert.deepEqual(requests.map(({ body }) => JSON.parse(body)), [{ topic: "cat", style: "why?" }, { topic: "a dog", style: "odd" }, {}]);
 });
 
 test("it asks at once, before anybody iterates, and tells its id", async (t) => {
