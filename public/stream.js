@@ -18,12 +18,10 @@ const EVENTS = ["message", "done", "failed"];
 const REPEATABLE = [429, 502, 503, 504];
 /** Sendings of a start, or of a stop, until its error is shown: a person waits no longer than these few seconds. */
 const ATTEMPTS = 4;
-/** A broken stream is mended for as long as a server keeps an answer, counted from its last event or healthy connection. */
+/** A broken stream is mended for as long as a server keeps an answer, counted from its last event or heartbeat. */
 const MEND_FOR_MS = 600_000;
 /** Heartbeats come every 10 s: this long without a byte, and the connection is dead. */
 const WATCHDOG_MS = 30_000;
-/** One that lived this long, twice the watchdog, brought bytes, if not events: it was healthy. */
-const HEALTHY_MS = 60_000;
 /** Backoff before the server has said `retry`; what it says is kept between the floor and the ceiling. */
 const RETRY_MS = 1_000;
 const RETRY_FLOOR_MS = 100;
@@ -89,9 +87,8 @@ function follow({ signal, transport, onState }, start) {
   let due = Number(last ?? -1) + 1; // number of the event to deliver next
   let began = false; // an event was delivered: without an id, to start again would double it
   let retry = RETRY_MS;
-  let failures = 0; // since the last event, or healthy connection
+  let failures = 0; // since the last event or heartbeat
   let brokenSince = 0;
-  let openedAt = Infinity; // when the connection was
   let native = transport === "eventsource";
   let paused = /** @type {any} */ (undefined); // between two connections: how the last one ended
   let wire = new AbortController(); // ends the connection, or the pause
@@ -194,8 +191,6 @@ function follow({ signal, transport, onState }, start) {
       return;
     }
     if (over()) return;
-    if (id && Date.now() - openedAt > HEALTHY_MS) failures = brokenSince = 0;
-    openedAt = Infinity; // until the next one is
     failures++;
     brokenSince ||= Date.now();
     const spent = id ? Date.now() - brokenSince > MEND_FOR_MS : began || failures >= ATTEMPTS;
@@ -294,6 +289,7 @@ function follow({ signal, transport, onState }, start) {
         maxBufferSize: EVENT_LIMIT,
         onId: learn, // before the first text, an event without data tells the id
         onEvent: (/** @type {ServerEvent} */ event) => events.push(event),
+        onComment() { if (id) failures = brokenSince = 0; }, // a heartbeat: the generation lives
         onRetry: (/** @type {number} */ ms) => { retry = Math.max(ms, RETRY_FLOOR_MS); },
         onError(/** @type {any} */ error) {
           if (error.type === "max-buffer-size-exceeded") throw malformed("An event is too long");
@@ -352,7 +348,6 @@ function follow({ signal, transport, onState }, start) {
   function opened(at, location) {
     if (!id) url = at;
     learn(location);
-    openedAt = Date.now();
     move("streaming");
   }
 }

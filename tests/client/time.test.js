@@ -94,7 +94,7 @@ test("a stream that can't be mended for 10 minutes is truncated, and throws", as
   assert.ok(waited >= 600_000 && waited < 640_000, `${waited} ms`);
 });
 
-test("a healthy connection ends the mending, though it brings nothing but heartbeats", async (t) => {
+test("heartbeats end the mending, though no event comes", async (t) => {
   mockTime(t);
   let connection;
   const { base } = await serve(t,
@@ -116,6 +116,16 @@ test("a healthy connection ends the mending, though it brings nothing but heartb
   for (let i = 3; i <= 4; i++) await skip(i);
   assert.deepEqual((await outcome).texts, ["a", "b"]);
   assert.deepEqual(delays, [1000, 2000, 1000, 2000]);
+});
+
+test("a start that brings heartbeats but no id, and breaks, is not repeated for ever", async (t) => {
+  mockTime(t);
+  const { base, requests } = await serve(t, ...Array(9).fill(broken(":\n\n")));
+  const { outcome, delays, skip } = observe(t, (options) => openStream(`${base}/simple`, {}, options));
+  for (let i = 1; i <= 3; i++) await skip(i);
+  assert.equal((await outcome).error.type, "truncated");
+  assert.deepEqual(delays, [1000, 2000, 4000]);
+  assert.equal(requests.length, 4);
 });
 
 test("a server that takes connections and stays silent is given up, too", async (t) => {
