@@ -280,7 +280,7 @@ function follow({ signal, transport, onState }, start) {
     try {
       if (id && response.status === 204) return settle("done", {}); // the cursor is at the end already
       // HTML §9.2.3: anything else is no stream, as if it ended here. It comes from something in between, and may go away.
-      if (!response.body || !response.headers.get("content-type")?.match(/^text\/event-stream/i)) return;
+      if (!response.headers.get("content-type")?.match(/^text\/event-stream/i)) return;
       opened(response.url, response.headers.get("content-location"));
 
       /** @type {ServerEvent[]} */
@@ -296,7 +296,7 @@ function follow({ signal, transport, onState }, start) {
         },
       });
       const decoder = new TextDecoder("utf-8", { ignoreBOM: true }); // the parser takes the one that may go
-      for (const reader = response.body.getReader(); ;) {
+      for (const reader = /** @type {ReadableStream} */ (response.body).getReader(); ;) {
         const { done, value } = await watched(reader.read(), connection);
         if (done) return;
         parser.feed(decoder.decode(value, { stream: true }));
