@@ -83,8 +83,9 @@ function follow({ signal, transport, onState }, start) {
   let state = /** @type {State} */ ("connecting");
   let settled = false;
   // Known from the first answer on; without an id, nothing can be mended.
-  let [cursor, id, last] = /** @type {string[]} */ (CURSOR.exec(start.cursor) ?? []);
-  let due = Number(last ?? -1) + 1; // number of the event to deliver next
+  let [, id, last] = /** @type {string[]} */ (CURSOR.exec(start.cursor) ?? []);
+  let due = Number(last ?? -1) + 1; // number of the event to take next
+  let delivered = due; // the same, when the consumer got its last text
   let began = false; // an event was delivered: without an id, to start again would double it
   let retry = RETRY_MS;
   let failures = 0; // since the last event or heartbeat
@@ -105,7 +106,7 @@ function follow({ signal, transport, onState }, start) {
   return {
     get id() { return id; },
     get url() { return id && url; },
-    get cursor() { return cursor; },
+    get cursor() { return id && before(delivered); },
     get state() { return state; },
     result: result.promise,
     stop: () => stopping ??= stop(),
@@ -115,6 +116,7 @@ function follow({ signal, transport, onState }, start) {
         first = undefined;
         const step = await next;
         if (step.done) await result.promise; // throws what ended it, however often it is asked
+        else delivered = due;
         return step;
       },
       return() {
@@ -158,7 +160,6 @@ function follow({ signal, transport, onState }, start) {
       if (number < due) return;
       if (number > due) throw fault("gap", "An event is missing");
       if (number !== due++) throw malformed("An event has no number"); // so it might be an old one
-      cursor = /** @type {string} */ (at);
     }
     began = true;
     failures = brokenSince = 0;
@@ -176,12 +177,17 @@ function follow({ signal, transport, onState }, start) {
   function learn(from) {
     const [, of, number] = CURSOR.exec(from) ?? [];
     if (of && !id) {
-      id = cursor = of;
+      id = of;
       url = new URL(`/streams/${id}`, url).href;
       known.resolve(id);
     }
     if (of && id !== of) throw fault("gap", "An event is another stream's");
     return Number(number);
+  }
+
+  /** The cursor to event `n` and those behind it. @param {number} n */
+  function before(n) {
+    return n ? `${id}.${n - 1}` : id;
   }
 
   /** After a connection broke: waits until the next one is due, or gives up. @param {any} error */
@@ -271,7 +277,7 @@ function follow({ signal, transport, onState }, start) {
   async function* overFetch(connection) {
     const accept = "text/event-stream"; // or the server would send bare frames
     const response = id
-      ? await ask(url, { headers: { accept, "last-event-id": cursor } }, connection)
+      ? await ask(url, { headers: { accept, "last-event-id": before(due) } }, connection)
       : await ask(start.url, {
         method: "POST",
         headers: { accept, "content-type": "application/json", "idempotency-key": start.key },
@@ -313,7 +319,7 @@ function follow({ signal, transport, onState }, start) {
    * @param {AbortController} connection @returns {AsyncGenerator<ServerEvent, void>} */
   async function* overEventSource(connection) {
     const source = new EventSource(id
-      ? `${url}?last_event_id=${cursor}`
+      ? `${url}?last_event_id=${before(due)}`
       : `${start.url}?${new URLSearchParams({ ...start.variables, idempotency_key: start.key })}`);
     /** @type {ServerEvent[]} */
     const events = [];

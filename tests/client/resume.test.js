@@ -147,6 +147,42 @@ test("fault 9: another page follows a stream from its start, or from the middle"
   assert.deepEqual(requests.map(({ headers }) => headers["last-event-id"]), [ID, `${ID}.0`]);
 });
 
+test("the cursor is that of the last text the consumer got: one read ahead is not counted, nor are other events", async (t) => {
+  const ping = `event: ping\nid: ${ID}.2\ndata\n\n`;
+  const { base } = await serve(t, whole(PREAMBLE, chunks(["a", "b"]), ping, event("failed", 3, { type: "/problems/abandoned" })));
+  const stream = openStream(`${base}/simple`);
+  const texts = stream[Symbol.asyncIterator]();
+  await until(() => stream.id);
+  await calm();
+  assert.equal(stream.cursor, ID);
+  assert.deepEqual([(await texts.next()).value, stream.cursor], ["a", `${ID}.0`]);
+  assert.deepEqual([(await texts.next()).value, stream.cursor], ["b", `${ID}.1`]);
+  await assert.rejects(texts.next(), { type: "/problems/abandoned" });
+  assert.equal(stream.cursor, `${ID}.1`);
+});
+
+test("asked for several texts at once, the cursor counts each", async (t) => {
+  const { base } = await serve(t, whole(PREAMBLE, chunks(["a", "b", "c"]), done(3)));
+  const stream = openStream(`${base}/simple`);
+  const texts = stream[Symbol.asyncIterator]();
+  const cursors = await Promise.all([1, 2, 3].map(() => texts.next().then(({ value }) => [value, stream.cursor])));
+  assert.deepEqual(cursors, [["a", `${ID}.0`], ["b", `${ID}.1`], ["c", `${ID}.2`]]);
+});
+
+for (const transport of ["fetch", "eventsource"]) {
+  test(`${transport}: resumed at its cursor, a failed stream fails again, and never looks done`, async (t) => {
+    const failed = event("failed", 1, { type: "/problems/idle-timeout", retryable: true });
+    const { base, requests } = await serve(t, whole(PREAMBLE, chunks(["a"]), failed), whole(failed));
+    const stream = openStream(`${base}/simple`, {}, { transport });
+    const first = await read(stream);
+    const again = await read(resumeStream(stream.url, { cursor: stream.cursor, transport }));
+    assert.deepEqual([first.texts, again.texts], [["a"], []]);
+    for (const { error } of [first, again]) assert.equal(error.type, "/problems/idle-timeout");
+    const { headers, url } = requests[1];
+    assert.equal(headers["last-event-id"] ?? url.split("=")[1], `${ID}.0`);
+  });
+}
+
 test("fault 17: the origin restarts without its journal: an error, never a finished answer", async (t) => {
   impatient(t);
   const { base } = await serve(t, broken(PREAMBLE, chunks(["a"])), refuse(503), refuse(404, { type: "/problems/not-found" }));
