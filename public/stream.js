@@ -202,7 +202,7 @@ function follow({ signal, transport, onState }, start) {
     const spent = id ? Date.now() - brokenSince > MEND_FOR_MS : began || failures >= ATTEMPTS;
     if (spent || !mendable(error, id)) return settle("failed", error);
 
-    const delay = backoff(error, failures, retry);
+    const delay = error === NETWORK_CHANGED ? 0 : backoff(error, failures, retry);
     wire = new AbortController();
     paused = error;
     const pause = sleep(delay, wire); // before `onState`, which may end it
@@ -212,11 +212,12 @@ function follow({ signal, transport, onState }, start) {
     if (!native) over(); // EventSource hid the id of what it started: first fetch learns it
   }
 
-  /** The network is back: a connection from before may hang unnoticed, so begin a new one at once, unless asked to wait. */
+  /** The network is back: a connection from before may hang unnoticed, so begin a new one at once, unless asked to wait.
+   * Not where a start would double what was read, or what is being stopped. */
   function reconnect() {
-    if (paused ? paused.retryAfter : !id) return;
-    if (id) failures = -1;
-    wire.abort(fault("network", "The network changed"));
+    if (paused?.retryAfter || (!id && (began || stopping))) return;
+    if (id) failures = 0;
+    wire.abort(NETWORK_CHANGED);
   }
 
   /** Stop asks the server to end the generation; its `done` then ends the stream. */
@@ -301,7 +302,7 @@ function follow({ signal, transport, onState }, start) {
           if (error.type === "max-buffer-size-exceeded") throw malformed("An event is too long");
         },
       });
-      const decoder = new TextDecoder("utf-8", { ignoreBOM: true }); // the parser takes the one that may go
+      const decoder = new TextDecoder();
       for (const reader = /** @type {ReadableStream} */ (response.body).getReader(); ;) {
         const { done, value } = await watched(reader.read(), connection);
         if (done) return;
@@ -394,7 +395,6 @@ function mendable({ retryable, status, retryAfter }, resuming) {
 /** Exponential with full jitter, so that clients cut off together don't come back together; on top of `Retry-After`. In ms.
  * @param {StreamError & { retryAfter?: number }} error @param {number} failures @param {number} retry */
 function backoff({ retryAfter = 0 }, failures, retry) {
-  if (failures < 1) return 0;
   return retryAfter + Math.random() * Math.min(retry * 2 ** (failures - 1), BACKOFF_CEILING_MS);
 }
 
@@ -424,3 +424,6 @@ const fault = (type = "truncated", title = "The answer broke off", cause) => new
 
 /** @param {string} title @param {unknown} [cause] */
 const malformed = (title, cause) => new StreamError({ type: "malformed", title }, { cause });
+
+/** Mended at once. */
+const NETWORK_CHANGED = fault("network", "The network changed");
