@@ -246,6 +246,7 @@ function follow({ signal, transport, onState }, start) {
 
   /** Leaving ends the connection, not the generation: another reader may follow it. @param {unknown} [reason] */
   function leave(reason) {
+    first = undefined; // nothing is delivered any more
     wire.abort(reason);
     life.abort(reason);
     settle("left", life.signal.reason);

@@ -186,6 +186,21 @@ test("aborting the signal leaves: the connection closes, nothing is deleted, and
   assert.equal(requests.length, 1);
 });
 
+test("after leaving, a text that was read ahead isn't delivered either", async (t) => {
+  impatient(t);
+  const { base, requests } = await serve(t, opening(PREAMBLE, chunks(["a", "b"])));
+  const leaving = new AbortController();
+  const stream = openStream(`${base}/simple`, {}, { signal: leaving.signal });
+  await until(() => stream.id);
+  await calm();
+  leaving.abort();
+  const { texts, error } = await read(stream);
+  assert.deepEqual(texts, []);
+  assert.equal(error.name, "AbortError");
+  assert.equal(stream.cursor, ID);
+  await until(() => requests[0].gone);
+});
+
 test("aborting the signal ends a wait for the server, and one for the next attempt", async (t) => {
   mockTime(t);
   const { base, requests } = await serve(t, () => {}, refuse(503, { retryable: true }));
