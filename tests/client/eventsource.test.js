@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { openStream, resumeStream } from "../../public/stream.js";
-import { broken, calm, chunks, done, event, hangUp, ID, impatient, mockTime, noContent, opening, PREAMBLE, read, refuse, serve, until, whole } from "./helpers.js";
+import { broken, calm, chunks, done, event, fixtures, hangUp, ID, impatient, mockTime, noContent, opening, PREAMBLE, read, refuse, serve, until, whole } from "./helpers.js";
 
 const options = { transport: "eventsource" };
 const query = (request) => Object.fromEntries(new URL(request.url, "http://localhost").searchParams);
@@ -45,6 +45,32 @@ test("EventSource: broken before the first token, the start is repeated with its
   const { base, requests } = await serve(t, broken(PREAMBLE), whole(PREAMBLE, chunks(["a"]), done(1)));
   assert.deepEqual((await read(openStream(`${base}/simple`, {}, options))).texts, ["a"]);
   assert.equal(query(requests[0]).idempotency_key, query(requests[1]).idempotency_key);
+});
+
+// Those of them that Node's EventSource reads as browsers do, and that tell their end.
+for (const name of ["hostile", "framed", "crlf", "cr", "failed", "long"]) {
+  const [fixture] = fixtures(name);
+  test(`EventSource: fault 1-4: ${name}: ${fixture.about}`, async (t) => {
+    const { base } = await serve(t, whole(fixture.bytes));
+    const { texts, result, error } = await read(openStream(`${base}/simple`, {}, options));
+    assert.deepEqual(texts, fixture.chunks);
+    assert.deepEqual(result, fixture.result);
+    assert.equal(error?.type, fixture.problem?.type);
+  });
+}
+
+test("EventSource: fault 1, 5: hostile, broken off at every byte and resumed: each chunk once, in order", async (t) => {
+  impatient(t);
+  const [{ bytes, chunks: expected, events, result }] = fixtures("hostile");
+  const behind = (last) => events.slice(last + 1).map(({ event, id, data }) => `event: ${event}\nid: ${id}\ndata: ${data}\n\n`).join("");
+  for (let cut = 0; cut < bytes.length; cut++) {
+    const { base, requests } = await serve(t, broken(bytes.subarray(0, cut)), (res, { url }) => {
+      const { last_event_id: cursor } = query({ url });
+      whole(cursor ? behind(Number(cursor.split(".")[1])) : bytes)(res);
+    });
+    assert.deepEqual(await read(openStream(`${base}/simple`, {}, options)), { texts: expected, result }, `cut at ${cut}`);
+    assert.equal(requests.length, 2);
+  }
 });
 
 test("EventSource: refused, it can't say why: fetch asks, with the same key", async (t) => {
