@@ -158,7 +158,7 @@ function follow({ signal, transport, onState }, start) {
     const number = learn(at);
     if (id) {
       if (number < due) return;
-      if (number > due) throw fault("gap", "An event is missing");
+      if (number > due) throw native ? ASK_BY_FETCH : fault("gap", "An event is missing"); // it may be of a type that EventSource hides
       if (number !== due++) throw malformed("An event has no number"); // so it might be an old one
     }
     began = true;

@@ -73,6 +73,15 @@ test("EventSource: fault 1, 5: hostile, broken off at every byte and resumed: ea
   }
 });
 
+test("EventSource: events of a type that it doesn't listen to are no gap: fetch reads on", async (t) => {
+  impatient(t);
+  const usage = event("usage", 1, { tokens: 1 });
+  const { base, requests } = await serve(t, whole(PREAMBLE, chunks(["a"]), usage, chunks(["b"], 2), done(3)), whole(usage, chunks(["b"], 2), done(3)));
+  assert.deepEqual(await read(openStream(`${base}/simple`, {}, options)), { texts: ["a", "b"], result: { finish: "stop" } });
+  assert.equal(requests.length, 2);
+  assert.equal(requests[1].headers["last-event-id"], `${ID}.0`);
+});
+
 test("EventSource: refused, it can't say why: fetch asks, with the same key", async (t) => {
   impatient(t);
   const { base, requests } = await serve(t, refuse(422), refuse(422, { type: "/problems/key-reused" }));
