@@ -64,13 +64,14 @@ function begin() {
 
 /** @param {string} [key] of a start that this page made before it was reloaded */
 function ask(key) {
+  const origin = key ? "resumed" : "asked"; // what a reload has missed is no time to the first token
   const variables = { topic: topic.value.trim() };
   if (answer.running) stop();
   else if (unanswered?.topic === variables.topic) key ??= unanswered.key;
   key ??= crypto.getRandomValues(new Uint32Array(4)).join("-");
   unanswered = { key, ...variables };
   history.replaceState({ key }, "", `?${new URLSearchParams(variables)}`);
-  show("asked", (options) => openStream("/simple", variables, { key, ...options }));
+  show(origin, (options) => openStream("/simple", variables, { key, ...options }));
 }
 
 /** @param {string} id @param {Origin} origin */
@@ -81,6 +82,7 @@ function follow(id, origin) {
 function stop() {
   if (!answer.running) return;
   const mine = answer;
+  history.replaceState(null, ""); // a reload doesn't ask again for what was not wanted
   state.textContent = "Stopping…";
   mine.stream?.stop().catch((error) => {
     if (answer === mine && mine.running) state.textContent = `It can’t be stopped. ${explain(error).what}`;
