@@ -64,13 +64,14 @@ function begin() {
 
 /** @param {string} [key] of a start that this page made before it was reloaded */
 function ask(key) {
+  const origin = key ? "resumed" : "asked"; // what a reload has missed is no time to the first token
   const variables = { topic: topic.value.trim() };
   if (answer.running) stop();
   else if (unanswered?.topic === variables.topic) key ??= unanswered.key;
   key ??= crypto.getRandomValues(new Uint32Array(4)).join("-");
   unanswered = { key, ...variables };
   history.replaceState({ key }, "", `?${new URLSearchParams(variables)}`);
-  show("asked", (options) => openStream("/simple", variables, { key, ...options }));
+  show(origin, (options) => openStream("/simple", variables, { key, ...options }));
 }
 
 /** @param {string} id @param {Origin} origin */
@@ -81,6 +82,7 @@ function follow(id, origin) {
 function stop() {
   if (!answer.running) return;
   const mine = answer;
+  history.replaceState(null, ""); // a reload doesn't ask again for what was not wanted
   state.textContent = "Stopping…";
   mine.stream?.stop().catch((error) => {
     if (answer === mine && mine.running) state.textContent = `It can’t be stopped. ${explain(error).what}`;
@@ -142,13 +144,12 @@ function move({ state: to, delay = 0 }) {
 /** @param {import("./stream.js").Result} result */
 function finish({ finish, usage, timing }) {
   unanswered = undefined;
-  const here = answer.lastAt - answer.since;
+  const here = answer.count && answer.lastAt - answer.since;
   const tokens = usage?.output_tokens ?? answer.count;
   const replayed = answer.origin === "replayed";
   // What a replay shows are the times of the journal; what a resumed page has missed, the server knows.
   const total = replayed ? here : timing?.total_ms ?? here;
-  const first = answer.origin === "asked" ? answer.firstAt - answer.since : timing?.first_token_ms;
-  readings(tokens, first, timing && usage ? rate(tokens, (timing.total_ms ?? 0) - (timing.first_token_ms ?? 0)) : undefined);
+  readings(tokens, firstToken() ?? timing?.first_token_ms, timing && usage ? rate(tokens, (timing.total_ms ?? 0) - (timing.first_token_ms ?? 0)) : undefined);
   replayButton.hidden = !answer.count || !answer.stream?.id;
   say(finish === "stopped" ? "stopped" : "done", conclude(finish, tokens, total, replayed));
 }
@@ -192,7 +193,7 @@ function say(to, words = describe(to, { begun: answer.count > 0, known: !!answer
   if (words) state.textContent = words;
 }
 
-function readings(tokens = answer.count, first = answer.origin === "asked" && answer.firstAt ? answer.firstAt - answer.since : undefined, perSecond = liveRate()) {
+function readings(tokens = answer.count, first = firstToken(), perSecond = liveRate()) {
   element("tokens").textContent = tokens ? tokens.toLocaleString("en") : "–";
   element("firstToken").textContent = first === undefined ? "–" : duration(first);
   element("rate").textContent = perSecond ? perSecond.toLocaleString("en", { maximumFractionDigits: perSecond < 100 ? 1 : 0 }) : "–";
@@ -204,6 +205,11 @@ function readings(tokens = answer.count, first = answer.origin === "asked" && an
 /** How much of the text's end is below the window, in px. */
 function hidden() {
   return output.getBoundingClientRect().bottom + FOOT_PX - innerHeight;
+}
+
+/** Time to the first token as it was seen here, in ms. */
+function firstToken() {
+  return answer.origin === "asked" && answer.count ? answer.firstAt - answer.since : undefined;
 }
 
 function liveRate() {

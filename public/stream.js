@@ -18,19 +18,16 @@ const EVENTS = ["message", "done", "failed"];
 const REPEATABLE = [429, 502, 503, 504];
 /** Sendings of a start, or of a stop, until its error is shown: a person waits no longer than these few seconds. */
 const ATTEMPTS = 4;
-/** A broken stream is mended for as long as a server keeps an answer, counted from its last event or healthy connection. */
+/** A broken stream is mended for as long as a server keeps an answer, counted from its last event or heartbeat. */
 const MEND_FOR_MS = 600_000;
 /** Heartbeats come every 10 s: this long without a byte, and the connection is dead. */
 const WATCHDOG_MS = 30_000;
-/** One that lived this long, twice the watchdog, brought bytes, if not events: it was healthy. */
-const HEALTHY_MS = 60_000;
 /** Backoff before the server has said `retry`; what it says is kept between the floor and the ceiling. */
 const RETRY_MS = 1_000;
 const RETRY_FLOOR_MS = 100;
 const BACKOFF_CEILING_MS = 30_000;
 /** A longer `Retry-After` is an error to show, not a wait. */
 const LONGEST_WAIT_MS = 120_000;
-const BROKE_OFF = "The answer broke off";
 /** Why an EventSource is given up where fetch can learn more. */
 const ASK_BY_FETCH = {};
 /** Time for a body to end after its terminal event. */
@@ -61,9 +58,10 @@ export class StreamError extends Error {
   }
 }
 
+// The key: 128 random bits. Not `randomUUID`, which pages on plain HTTP don't have.
 /** @type {typeof import("./stream.d.ts").openStream} */
-export function openStream(url, variables = {}, { key = randomKey(), ...options } = {}) {
-  const [path, query] = String(url).split(/\?([^#]*)/);
+export function openStream(url, variables = {}, { key = crypto.getRandomValues(new Uint8Array(16)).join("-"), ...options } = {}) {
+  const [path, query] = String(url).split("#")[0].split(/\?(.*)/s);
   // A POST's variables are in its body alone.
   return follow(options, { url: path, variables: { ...Object.fromEntries(new URLSearchParams(query)), ...variables }, key });
 }
@@ -85,19 +83,19 @@ function follow({ signal, transport, onState }, start) {
   let state = /** @type {State} */ ("connecting");
   let settled = false;
   // Known from the first answer on; without an id, nothing can be mended.
-  let [cursor, id, last] = /** @type {string[]} */ (CURSOR.exec(start.cursor) ?? []);
-  let due = Number(last ?? -1) + 1; // number of the event to deliver next
+  let [, id, last] = /** @type {string[]} */ (CURSOR.exec(start.cursor) ?? []);
+  let due = Number(last ?? -1) + 1; // number of the event to take next
+  let delivered = due; // the same, when the consumer got its last text
   let began = false; // an event was delivered: without an id, to start again would double it
   let retry = RETRY_MS;
-  let failures = 0; // since the last event, or healthy connection
+  let failures = 0; // since the last event or heartbeat
   let brokenSince = 0;
-  let openedAt = Infinity; // when the connection was
   let native = transport === "eventsource";
   let paused = /** @type {any} */ (undefined); // between two connections: how the last one ended
   let wire = new AbortController(); // ends the connection, or the pause
   let stopping = /** @type {Promise<void> | undefined} */ (undefined);
 
-  const life = new AbortController(); // ends with the stream, and takes its listeners along
+  const life = new AbortController(); // ends with the stream; its signal takes the listeners along
   const result = Promise.withResolvers();
   result.promise.catch(() => {}); // nobody has to look
   const known = Promise.withResolvers(); // when the id is known, or never will be
@@ -108,7 +106,7 @@ function follow({ signal, transport, onState }, start) {
   return {
     get id() { return id; },
     get url() { return id && url; },
-    get cursor() { return cursor; },
+    get cursor() { return id && before(delivered); },
     get state() { return state; },
     result: result.promise,
     stop: () => stopping ??= stop(),
@@ -118,10 +116,11 @@ function follow({ signal, transport, onState }, start) {
         first = undefined;
         const step = await next;
         if (step.done) await result.promise; // throws what ended it, however often it is asked
+        else delivered = due;
         return step;
       },
       return() {
-        leave(AbortSignal.abort().reason);
+        leave();
         return texts.return();
       },
     }),
@@ -130,22 +129,23 @@ function follow({ signal, transport, onState }, start) {
   /** Every connection of the stream, one after the other, as one sequence of texts. */
   async function* connections() {
     await null; // `onState` isn't called before `openStream` has returned
-    const listen = { signal: life.signal };
-    signal?.addEventListener("abort", () => leave(signal.reason), listen);
-    globalThis.addEventListener?.("online", reconnect, listen);
+    signal?.addEventListener("abort", () => leave(signal.reason), life);
+    globalThis.addEventListener?.("online", reconnect, life);
     if (signal?.aborted) leave(signal.reason);
 
-    while (!over()) {
+    over(); // stopped at once, it isn't even started
+    while (!settled) {
       wire = new AbortController();
       try {
-        for await (const event of (native ? overEventSource : overFetch)(wire)) {
+        for await (const event of (native && !stopping ? overEventSource : overFetch)(wire)) {
           const text = take(event);
           if (text !== undefined) yield text;
           if (settled) break;
         }
-        // One of ours ends with a terminal event; a stream without ids ends at its end, if it ever began.
-        if (!over() && (id || !began)) throw fault("truncated", BROKE_OFF);
-        settle("done", {});
+        if (over()) return;
+        if (id) throw fault(); // one of ours ends with a terminal event
+        if (began) settle("done", {}); // a stream without ids ends at its end
+        else settle("failed", fault("malformed", "Not an event stream")); // the start was answered, so it isn't repeated
       } catch (error) {
         await mend(error);
       }
@@ -158,9 +158,8 @@ function follow({ signal, transport, onState }, start) {
     const number = learn(at);
     if (id) {
       if (number < due) return;
-      if (number > due) throw fault("gap", "An event is missing");
+      if (number > due) throw native ? ASK_BY_FETCH : fault("gap", "An event is missing"); // it may be of a type that EventSource hides
       if (number !== due++) throw malformed("An event has no number"); // so it might be an old one
-      cursor = /** @type {string} */ (at);
     }
     began = true;
     failures = brokenSince = 0;
@@ -178,7 +177,7 @@ function follow({ signal, transport, onState }, start) {
   function learn(from) {
     const [, of, number] = CURSOR.exec(from) ?? [];
     if (of && !id) {
-      id = cursor = of;
+      id = of;
       url = new URL(`/streams/${id}`, url).href;
       known.resolve(id);
     }
@@ -186,37 +185,48 @@ function follow({ signal, transport, onState }, start) {
     return Number(number);
   }
 
+  /** The cursor to event `n` and those behind it. @param {number} n */
+  function before(n) {
+    return n ? `${id}.${n - 1}` : id;
+  }
+
   /** After a connection broke: waits until the next one is due, or gives up. @param {any} error */
   async function mend(error) {
+    if (error === ASK_BY_FETCH && (id || !began)) {
+      native = false;
+      return;
+    }
     if (over()) return;
-    if (id && Date.now() - openedAt > HEALTHY_MS) failures = brokenSince = 0;
-    openedAt = Infinity; // until the next one is
     failures++;
     brokenSince ||= Date.now();
     const spent = id ? Date.now() - brokenSince > MEND_FOR_MS : began || failures >= ATTEMPTS;
     if (spent || !mendable(error, id)) return settle("failed", error);
 
-    const delay = backoff(error, failures, retry);
+    const delay = error === NETWORK_CHANGED ? 0 : backoff(error, failures, retry);
     wire = new AbortController();
     paused = error;
+    const pause = sleep(delay, wire); // before `onState`, which may end it
     move("reconnecting", { delay, error });
-    await sleep(delay, wire.signal);
+    await pause;
     paused = undefined;
+    if (!native) over(); // EventSource hid the id of what it started: first fetch learns it
   }
 
-  /** The network is back: a connection from before may hang unnoticed, so begin a new one at once, unless asked to wait. */
+  /** The network is back: a connection from before may hang unnoticed, so begin a new one at once, unless asked to wait.
+   * Not where a start would double what was read, or what is being stopped. */
   function reconnect() {
-    if (paused ? paused.retryAfter : !id) return;
-    if (id) failures = -1;
-    wire.abort(fault("network", "The network changed"));
+    if (paused?.retryAfter || (!id && (began || stopping))) return;
+    if (id) failures = 0;
+    wire.abort(NETWORK_CHANGED);
   }
 
   /** Stop asks the server to end the generation; its `done` then ends the stream. */
   async function stop() {
-    if (!id && (native || began || paused)) wire.abort(ASK_BY_FETCH); // or, where no id will come, it is over
-    if (!id) await known.promise;
-    if (!id || state === "done" || state === "stopped") return;
-    for (let failures = 1; ; failures++) {
+    if (!id) {
+      if (native || began || paused) wire.abort(ASK_BY_FETCH); // or, where no id will come, it is over
+      await known.promise;
+    }
+    for (let failures = 1; id && state !== "done" && state !== "stopped"; failures++) {
       const answer = await ask(url, { method: "DELETE", keepalive: true }, new AbortController()).catch((error) => error);
       if (answer.ok || answer.status === 404) break; // 404: it is gone already
       if (failures === ATTEMPTS || !mendable(answer, true)) {
@@ -234,10 +244,12 @@ function follow({ signal, transport, onState }, start) {
     return settled;
   }
 
-  /** Leaving ends the connection, not the generation: another reader may follow it. @param {unknown} reason */
+  /** Leaving ends the connection, not the generation: another reader may follow it. @param {unknown} [reason] */
   function leave(reason) {
+    first = undefined; // nothing is delivered any more
     wire.abort(reason);
-    settle("left", reason);
+    life.abort(reason);
+    settle("left", life.signal.reason);
   }
 
   /** The only end, whatever its kind. @param {State} end @param {any} outcome the result; for `failed` and `left`, the error */
@@ -267,18 +279,16 @@ function follow({ signal, transport, onState }, start) {
   async function* overFetch(connection) {
     const accept = "text/event-stream"; // or the server would send bare frames
     const response = id
-      ? await ask(url, { headers: { accept, "last-event-id": cursor } }, connection)
+      ? await ask(url, { headers: { accept, "last-event-id": before(due) } }, connection)
       : await ask(start.url, {
         method: "POST",
         headers: { accept, "content-type": "application/json", "idempotency-key": start.key },
         body: JSON.stringify(start.variables),
       }, connection);
     try {
-      if (response.status === 204) return settle("done", {}); // the cursor is at the end already
-      // HTML §9.2.3: anything else is no stream. It comes from something in between, and may go away.
-      if (!response.body || !/^text\/event-stream/i.test(response.headers.get("content-type") ?? "")) {
-        throw fault("malformed", "Not an event stream");
-      }
+      if (id && response.status === 204) return settle("done", {}); // the cursor is at the end already
+      // HTML §9.2.3: anything else is no stream, as if it ended here. It comes from something in between, and may go away.
+      if (!response.headers.get("content-type")?.match(/^text\/event-stream/i)) return;
       opened(response.url, response.headers.get("content-location"));
 
       /** @type {ServerEvent[]} */
@@ -287,14 +297,15 @@ function follow({ signal, transport, onState }, start) {
         maxBufferSize: EVENT_LIMIT,
         onId: learn, // before the first text, an event without data tells the id
         onEvent: (/** @type {ServerEvent} */ event) => events.push(event),
+        onComment() { if (id) failures = brokenSince = 0; }, // a heartbeat: the generation lives
         onRetry: (/** @type {number} */ ms) => { retry = Math.max(ms, RETRY_FLOOR_MS); },
         onError(/** @type {any} */ error) {
           if (error.type === "max-buffer-size-exceeded") throw malformed("An event is too long");
         },
       });
-      const decoder = new TextDecoder("utf-8", { ignoreBOM: true }); // the parser takes the one that may go
-      for (const reader = response.body.getReader(); ;) {
-        const { done, value } = await watched(reader.read(), connection, "truncated", BROKE_OFF);
+      const decoder = new TextDecoder();
+      for (const reader = /** @type {ReadableStream} */ (response.body).getReader(); ;) {
+        const { done, value } = await watched(reader.read(), connection);
         if (done) return;
         parser.feed(decoder.decode(value, { stream: true }));
         yield* events.splice(0);
@@ -310,7 +321,7 @@ function follow({ signal, transport, onState }, start) {
    * @param {AbortController} connection @returns {AsyncGenerator<ServerEvent, void>} */
   async function* overEventSource(connection) {
     const source = new EventSource(id
-      ? `${url}?last_event_id=${cursor}`
+      ? `${url}?last_event_id=${before(due)}`
       : `${start.url}?${new URLSearchParams({ ...start.variables, idempotency_key: start.key })}`);
     /** @type {ServerEvent[]} */
     const events = [];
@@ -323,7 +334,7 @@ function follow({ signal, transport, onState }, start) {
     }
     source.onopen = () => opened(source.url);
     source.onerror = () => {
-      connection.abort(source.readyState === EventSource.CLOSED ? ASK_BY_FETCH : fault("truncated", BROKE_OFF));
+      connection.abort(source.readyState === source.CLOSED ? ASK_BY_FETCH : fault());
     };
     connection.signal.onabort = () => {
       source.close();
@@ -338,17 +349,13 @@ function follow({ signal, transport, onState }, start) {
     } finally {
       source.close();
     }
-    if (connection.signal.reason !== ASK_BY_FETCH || (began && !id)) throw connection.signal.reason;
-    native = false;
-    wire = new AbortController();
-    yield* overFetch(wire);
+    throw connection.signal.reason;
   }
 
   /** @param {string} at the address that answered @param {string | null} [location] of the stream, as far as it says */
   function opened(at, location) {
     if (!id) url = at;
     learn(location);
-    openedAt = Date.now();
     move("streaming");
   }
 }
@@ -389,7 +396,6 @@ function mendable({ retryable, status, retryAfter }, resuming) {
 /** Exponential with full jitter, so that clients cut off together don't come back together; on top of `Retry-After`. In ms.
  * @param {StreamError & { retryAfter?: number }} error @param {number} failures @param {number} retry */
 function backoff({ retryAfter = 0 }, failures, retry) {
-  if (failures < 1) return 0;
   return retryAfter + Math.random() * Math.min(retry * 2 ** (failures - 1), BACKOFF_CEILING_MS);
 }
 
@@ -398,11 +404,12 @@ function retryAfter(value) {
   return Math.max(/^\d+$/.test(value) ? value * 1000 : Date.parse(value) - Date.now(), 0) || undefined;
 }
 
-/** @param {number} ms @param {AbortSignal} [signal] ends the sleep early */
-const sleep = (ms, signal) => new Promise((resolve) => {
-  setTimeout(resolve, ms);
-  signal?.addEventListener("abort", resolve);
-});
+/** Until then, or until it is aborted. @param {number} ms @param {AbortController} [wire] */
+async function sleep(ms, wire = new AbortController()) {
+  const timer = setTimeout(() => wire.abort(), ms);
+  await new Promise((resolve) => { wire.signal.onabort = resolve; });
+  clearTimeout(timer);
+}
 
 /** @param {string} data @returns {any} */
 function parse(data) {
@@ -413,11 +420,11 @@ function parse(data) {
   }
 }
 
-/** @param {string} [type] @param {string} [title] @param {unknown} [cause] */
-const fault = (type, title, cause) => new StreamError({ type, title, retryable: true }, { cause });
+/** What asking again may mend; if nothing is said, a truncated stream. @param {string} [type] @param {string} [title] @param {unknown} [cause] */
+const fault = (type = "truncated", title = "The answer broke off", cause) => new StreamError({ type, title, retryable: true }, { cause });
 
 /** @param {string} title @param {unknown} [cause] */
 const malformed = (title, cause) => new StreamError({ type: "malformed", title }, { cause });
 
-/** 128 random bits. Not `randomUUID`, which pages on plain HTTP don't have. */
-const randomKey = () => crypto.getRandomValues(new Uint8Array(16)).join("-");
+/** Mended at once. */
+const NETWORK_CHANGED = fault("network", "The network changed");

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { openStream, resumeStream } from "../../public/stream.js";
-import { broken, calm, chunks, done, event, hangUp, ID, impatient, noContent, opening, PREAMBLE, read, refuse, serve, until, whole } from "./helpers.js";
+import { broken, calm, chunks, done, event, fixtures, hangUp, ID, impatient, mockTime, noContent, opening, PREAMBLE, read, refuse, serve, until, whole } from "./helpers.js";
 
 const options = { transport: "eventsource" };
 const query = (request) => Object.fromEntries(new URL(request.url, "http://localhost").searchParams);
@@ -21,6 +21,16 @@ test("EventSource: a start is a GET with variables and key in the query, and one
   assert.equal(requests.length, 1);
 });
 
+test("EventSource: a fragment in the address doesn't swallow variables and key", async (t) => {
+  const { base, requests } = await serve(t, whole(PREAMBLE, done(0)), whole(PREAMBLE, done(0)));
+  for (const address of ["/simple#top", "/simple?style=odd#top?"]) await read(openStream(base + address, { topic: "cat" }, options));
+  for (const [n, variables] of [{ topic: "cat" }, { style: "odd", topic: "cat" }].entries()) {
+    const { idempotency_key: key, ...asked } = query(requests[n]);
+    assert.deepEqual(asked, variables);
+    assert.match(key, /^.{16,}$/);
+  }
+});
+
 test("EventSource: a broken stream is resumed with the cursor in the query", async (t) => {
   impatient(t);
   const { base, requests } = await serve(t, broken(PREAMBLE, chunks(["a"])), hangUp, whole(PREAMBLE, chunks(["b"], 1), done(2)));
@@ -35,6 +45,41 @@ test("EventSource: broken before the first token, the start is repeated with its
   const { base, requests } = await serve(t, broken(PREAMBLE), whole(PREAMBLE, chunks(["a"]), done(1)));
   assert.deepEqual((await read(openStream(`${base}/simple`, {}, options))).texts, ["a"]);
   assert.equal(query(requests[0]).idempotency_key, query(requests[1]).idempotency_key);
+});
+
+// Those of them that Node's EventSource reads as browsers do, and that tell their end.
+for (const name of ["hostile", "framed", "crlf", "cr", "failed", "long"]) {
+  const [fixture] = fixtures(name);
+  test(`EventSource: fault 1-4: ${name}: ${fixture.about}`, async (t) => {
+    const { base } = await serve(t, whole(fixture.bytes));
+    const { texts, result, error } = await read(openStream(`${base}/simple`, {}, options));
+    assert.deepEqual(texts, fixture.chunks);
+    assert.deepEqual(result, fixture.result);
+    assert.equal(error?.type, fixture.problem?.type);
+  });
+}
+
+test("EventSource: fault 1, 5: hostile, broken off at every byte and resumed: each chunk once, in order", async (t) => {
+  impatient(t);
+  const [{ bytes, chunks: expected, events, result }] = fixtures("hostile");
+  const behind = (last) => events.slice(last + 1).map(({ event, id, data }) => `event: ${event}\nid: ${id}\ndata: ${data}\n\n`).join("");
+  for (let cut = 0; cut < bytes.length; cut++) {
+    const { base, requests } = await serve(t, broken(bytes.subarray(0, cut)), (res, { url }) => {
+      const { last_event_id: cursor } = query({ url });
+      whole(cursor ? behind(Number(cursor.split(".")[1])) : bytes)(res);
+    });
+    assert.deepEqual(await read(openStream(`${base}/simple`, {}, options)), { texts: expected, result }, `cut at ${cut}`);
+    assert.equal(requests.length, 2);
+  }
+});
+
+test("EventSource: events of a type that it doesn't listen to are no gap: fetch reads on", async (t) => {
+  impatient(t);
+  const usage = event("usage", 1, { tokens: 1 });
+  const { base, requests } = await serve(t, whole(PREAMBLE, chunks(["a"]), usage, chunks(["b"], 2), done(3)), whole(usage, chunks(["b"], 2), done(3)));
+  assert.deepEqual(await read(openStream(`${base}/simple`, {}, options)), { texts: ["a", "b"], result: { finish: "stop" } });
+  assert.equal(requests.length, 2);
+  assert.equal(requests[1].headers["last-event-id"], `${ID}.0`);
 });
 
 test("EventSource: refused, it can't say why: fetch asks, with the same key", async (t) => {
@@ -75,6 +120,36 @@ test("EventSource: whether a stream without ids was whole can't be seen: it thro
 test("EventSource: a stream without ids that ends with `done` was whole", async (t) => {
   const { base } = await serve(t, whole('data: {"chunk":"a"}\n\nevent: done\ndata: {"finish":"stop"}\n\n'));
   assert.deepEqual(await read(openStream(`${base}/simple`, {}, options)), { texts: ["a"], result: { finish: "stop" } });
+});
+
+for (const [what, cut] of [["an answer that was cut before the first token", broken(PREAMBLE)], ["no answer", hangUp]]) {
+  test(`EventSource: stopped in the pause after ${what}, fetch learns the id with the same key, and the generation is stopped`, async (t) => {
+    mockTime(t);
+    let reader;
+    const { base, requests } = await serve(t,
+      cut,
+      (res) => { reader = res; opening(PREAMBLE)(res); },
+      (res) => { noContent(res); reader.end(done(0, { finish: "stopped" })); });
+    const stream = openStream(`${base}/simple`, { topic: "cat" }, options);
+    const outcome = read(stream);
+    await until(() => stream.state === "reconnecting");
+    await stream.stop();
+    assert.deepEqual(await outcome, { texts: [], result: { finish: "stopped" } });
+    assert.deepEqual(requests.map(({ method }) => method), ["GET", "POST", "DELETE"]);
+    assert.equal(requests[1].headers["idempotency-key"], query(requests[0]).idempotency_key);
+    assert.equal(requests[2].url, `/streams/${ID}`);
+  });
+}
+
+test("EventSource: stopped in a pause, it is asked for once more, and not again", async (t) => {
+  mockTime(t);
+  const { base, requests } = await serve(t, hangUp, refuse(503, { retryable: true }));
+  const stream = openStream(`${base}/simple`, {}, options);
+  const outcome = read(stream);
+  await until(() => stream.state === "reconnecting");
+  await stream.stop();
+  assert.deepEqual(await outcome, { texts: [], result: { finish: "stopped" } });
+  assert.deepEqual(requests.map(({ method }) => method), ["GET", "POST"]);
 });
 
 for (const [when, silence, opened] of [["before the first token", opening(PREAMBLE), "streaming"], ["before any answer", () => {}, "connecting"]]) {

@@ -79,6 +79,9 @@ export const refuse = (status, problem = {}, headers = {}) => (res) => {
   res.end(JSON.stringify({ type: "/problems/test", title: "Test", status, ...problem }));
 };
 
+/** What a portal or a proxy says in a stream's place. */
+export const page = (res) => res.writeHead(200, { "content-type": "text/html" }).end("<h1>Log in</h1>");
+
 export const noContent = (res) => res.writeHead(204).end();
 
 /** Reads a stream to its end, whichever that is. */

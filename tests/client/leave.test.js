@@ -133,6 +133,24 @@ test("a stop that can't be told rejects, and may be tried again", async (t) => {
   assert.equal((await outcome).result.finish, "stopped");
 });
 
+test("a stop that failed is not sent again once the stream has ended", async (t) => {
+  mockTime(t);
+  let reader;
+  const { base, requests } = await serve(t, (res) => { reader = res; opening(PREAMBLE)(res); }, refuse(503));
+  const stream = openStream(`${base}/simple`);
+  const outcome = read(stream);
+  await until(() => stream.id);
+  const stopped = stream.stop();
+  await until(() => requests.length === 2);
+  await calm();
+  reader.end(done(0));
+  assert.deepEqual((await outcome).result, { finish: "stop" });
+  t.mock.timers.tick(1_000);
+  await stopped;
+  await calm();
+  assert.equal(requests.length, 2);
+});
+
 test("to stop what is gone or done is no error", async (t) => {
   impatient(t);
   const { base, requests } = await serve(t, opening(PREAMBLE), refuse(404), whole(PREAMBLE, done(0)));
@@ -168,6 +186,21 @@ test("aborting the signal leaves: the connection closes, nothing is deleted, and
   assert.equal(requests.length, 1);
 });
 
+test("after leaving, a text that was read ahead isn't delivered either", async (t) => {
+  impatient(t);
+  const { base, requests } = await serve(t, opening(PREAMBLE, chunks(["a", "b"])));
+  const leaving = new AbortController();
+  const stream = openStream(`${base}/simple`, {}, { signal: leaving.signal });
+  await until(() => stream.id);
+  await calm();
+  leaving.abort();
+  const { texts, error } = await read(stream);
+  assert.deepEqual(texts, []);
+  assert.equal(error.name, "AbortError");
+  assert.equal(stream.cursor, ID);
+  await until(() => requests[0].gone);
+});
+
 test("aborting the signal ends a wait for the server, and one for the next attempt", async (t) => {
   mockTime(t);
   const { base, requests } = await serve(t, () => {}, refuse(503, { retryable: true }));
@@ -181,6 +214,43 @@ test("aborting the signal ends a wait for the server, and one for the next attem
     assert.equal((await outcome).error.name, "AbortError");
   }
   assert.equal(requests.length, 2);
+});
+
+test("aborting the signal in `onState` ends the pause that it tells of, at once", async (t) => {
+  mockTime(t);
+  const { base, requests } = await serve(t, broken(PREAMBLE, chunks(["a"])));
+  const leaving = new AbortController();
+  const onState = ({ state }) => { if (state === "reconnecting") leaving.abort(); };
+  const { texts, error } = await read(openStream(`${base}/simple`, {}, { signal: leaving.signal, onState }));
+  assert.deepEqual(texts, ["a"]);
+  assert.equal(error.name, "AbortError");
+  await calm();
+  assert.equal(requests.length, 1);
+});
+
+test("stopped in `onState`, it doesn't wait for the pause's end", async (t) => {
+  mockTime(t);
+  const retryLater = refuse(503, { retryable: true }, { "retry-after": "60" });
+  const { base, requests } = await serve(t, broken(PREAMBLE, chunks(["a"])), noContent, whole(done(1, STOPPED)), retryLater);
+  for (const texts of [["a"], []]) {
+    const stream = openStream(`${base}/simple`, {}, { onState: ({ state }) => { if (state === "reconnecting") void stream.stop(); } });
+    assert.deepEqual(await read(stream), { texts, result: STOPPED });
+  }
+  assert.deepEqual(requests.map(({ method }) => method), ["POST", "DELETE", "GET", "POST"]);
+});
+
+test("who leaves in a pause leaves no timer behind", async (t) => {
+  const { base } = await serve(t, refuse(503, { retryable: true }, { "retry-after": "60" }));
+  const leaving = new AbortController();
+  const timers = () => process.getActiveResourcesInfo().filter((resource) => resource === "Timeout").length;
+  const pausing = Promise.withResolvers();
+  const onState = ({ state }) => { if (state === "reconnecting") pausing.resolve(); };
+  const outcome = read(openStream(`${base}/simple`, {}, { signal: leaving.signal, onState }));
+  await pausing.promise;
+  const before = timers();
+  leaving.abort();
+  await outcome;
+  assert.ok(timers() < before);
 });
 
 test("with a signal that is aborted already, nothing is asked", async (t) => {

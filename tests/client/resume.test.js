@@ -3,7 +3,7 @@ import { test } from "node:test";
 
 import { openStream, resumeStream } from "../../public/stream.js";
 import {
-  broken, calm, chunks, done, event, fixtures, hangUp, ID, impatient, noContent, opening, PREAMBLE, read, refuse, serve, until, whole,
+  broken, calm, chunks, done, event, fixtures, hangUp, ID, impatient, noContent, opening, page, PREAMBLE, read, refuse, serve, until, whole,
 } from "./helpers.js";
 
 const OTHER = "b-0123456789ABCDEFabcdef";
@@ -32,12 +32,19 @@ for (const name of ["framed", "crlf", "cr"]) {
     const behind = (last) => events.slice(last + 1)
       .map(({ event, id, data }) => `event: ${event}\nid: ${id}\ndata: ${data}\n\n`).join("");
     for (let cut = 0; cut < bytes.length; cut++) {
-      const resume = (res, { method, headers }) => method === "POST" // cut off before its id, it is started again, with its key
+      const resume = (res, { method, headers }) => method === "POST" // broken off before its id, it is started again, with its key
         ? whole(bytes)(res)
         : whole(PREAMBLE + behind(Number(headers["last-event-id"].split(".")[1] ?? -1)))(res);
-      const first = [whole, broken][cut % 2](bytes.subarray(0, cut));
-      const { base } = await serve(t, first, resume);
-      assert.deepEqual(await read(openStream(`${base}/simple`)), { texts: expected, result }, `cut at ${cut}`);
+      const first = [whole, broken][cut % 2];
+      const { base } = await serve(t, first(bytes.subarray(0, cut)), resume);
+      const stream = openStream(`${base}/simple`);
+      const outcome = await read(stream);
+      if (stream.id) {
+        assert.deepEqual(outcome, { texts: expected, result }, `cut at ${cut}`);
+      } else { // ended, and had no event at all
+        assert.ok(first === whole && cut < bytes.indexOf(`${ID}.0`), `cut at ${cut}`);
+        assert.equal(outcome.error.type, "malformed");
+      }
     }
   });
 }
@@ -101,6 +108,15 @@ for (const status of [429, 500, 502, 503, 504, 522]) {
   });
 }
 
+for (const [what, answer] of [["a page that is no stream", page], ["a stream that ends at once", whole()]]) {
+  test(`a resume that is answered with ${what} is tried again`, async (t) => {
+    impatient(t);
+    const { base, requests } = await serve(t, broken(PREAMBLE, chunks(["a"])), answer, answer, whole(chunks(["b"], 1), done(2)));
+    assert.deepEqual((await read(openStream(`${base}/simple`))).texts, ["a", "b"]);
+    assert.deepEqual(requests.map(({ method }) => method), ["POST", "GET", "GET", "GET"]);
+  });
+}
+
 for (const [status, name] of [[400, "bad-cursor"], [404, "expired"], [404, "not-found"]]) {
   test(`fault 7: a resume that is answered with ${status} ${name} is final, and throws: what is there is not the whole`, async (t) => {
     impatient(t);
@@ -130,6 +146,42 @@ test("fault 9: another page follows a stream from its start, or from the middle"
   assert.deepEqual(requests.map(({ method }) => method), ["GET", "GET"]);
   assert.deepEqual(requests.map(({ headers }) => headers["last-event-id"]), [ID, `${ID}.0`]);
 });
+
+test("the cursor is that of the last text the consumer got: one read ahead is not counted, nor are other events", async (t) => {
+  const ping = `event: ping\nid: ${ID}.2\ndata\n\n`;
+  const { base } = await serve(t, whole(PREAMBLE, chunks(["a", "b"]), ping, event("failed", 3, { type: "/problems/abandoned" })));
+  const stream = openStream(`${base}/simple`);
+  const texts = stream[Symbol.asyncIterator]();
+  await until(() => stream.id);
+  await calm();
+  assert.equal(stream.cursor, ID);
+  assert.deepEqual([(await texts.next()).value, stream.cursor], ["a", `${ID}.0`]);
+  assert.deepEqual([(await texts.next()).value, stream.cursor], ["b", `${ID}.1`]);
+  await assert.rejects(texts.next(), { type: "/problems/abandoned" });
+  assert.equal(stream.cursor, `${ID}.1`);
+});
+
+test("asked for several texts at once, the cursor counts each", async (t) => {
+  const { base } = await serve(t, whole(PREAMBLE, chunks(["a", "b", "c"]), done(3)));
+  const stream = openStream(`${base}/simple`);
+  const texts = stream[Symbol.asyncIterator]();
+  const cursors = await Promise.all([1, 2, 3].map(() => texts.next().then(({ value }) => [value, stream.cursor])));
+  assert.deepEqual(cursors, [["a", `${ID}.0`], ["b", `${ID}.1`], ["c", `${ID}.2`]]);
+});
+
+for (const transport of ["fetch", "eventsource"]) {
+  test(`${transport}: resumed at its cursor, a failed stream fails again, and never looks done`, async (t) => {
+    const failed = event("failed", 1, { type: "/problems/idle-timeout", retryable: true });
+    const { base, requests } = await serve(t, whole(PREAMBLE, chunks(["a"]), failed), whole(failed));
+    const stream = openStream(`${base}/simple`, {}, { transport });
+    const first = await read(stream);
+    const again = await read(resumeStream(stream.url, { cursor: stream.cursor, transport }));
+    assert.deepEqual([first.texts, again.texts], [["a"], []]);
+    for (const { error } of [first, again]) assert.equal(error.type, "/problems/idle-timeout");
+    const { headers, url } = requests[1];
+    assert.equal(headers["last-event-id"] ?? url.split("=")[1], `${ID}.0`);
+  });
+}
 
 test("fault 17: the origin restarts without its journal: an error, never a finished answer", async (t) => {
   impatient(t);

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { openStream, resumeStream, StreamError } from "../../public/stream.js";
-import { broken, calm, chunks, done, event, hangUp, ID, impatient, opening, PREAMBLE, read, refuse, serve, whole } from "./helpers.js";
+import { broken, calm, chunks, done, event, hangUp, ID, impatient, noContent, opening, page, PREAMBLE, read, refuse, serve, until, whole } from "./helpers.js";
 
 const POEM = whole(PREAMBLE, chunks(["Hi", " you"]), done(2));
 
@@ -22,11 +22,12 @@ test("a start is a POST of JSON that asks for frames and has a key of its own", 
 });
 
 test("a query in the address is variables too; those given beside it come first", async (t) => {
-  const { base, requests } = await serve(t, POEM, POEM);
+  const { base, requests } = await serve(t, POEM, POEM, POEM);
   await read(openStream(`${base}/simple?topic=cat&style=why?#top`));
   await read(openStream(`${base}/simple?topic=cat&style=odd`, { topic: "a dog" }));
-  assert.deepEqual(requests.map(({ url }) => url), ["/simple", "/simple"]);
-  assert.deepEqual(requests.map(({ body }) => JSON.parse(body)), [{ topic: "cat", style: "why?" }, { topic: "a dog", style: "odd" }]);
+  await read(openStream(`${base}/simple#top?topic=cat`));
+  assert.deepEqual(requests.map(({ url }) => url), ["/simple", "/simple", "/simple"]);
+  assert.deepEqual(requests.map(({ body }) => JSON.parse(body)), [{ topic: "cat", style: "why?" }, { topic: "a dog", style: "odd" }, {}]);
 });
 
 test("it asks at once, before anybody iterates, and tells its id", async (t) => {
@@ -36,7 +37,7 @@ test("it asks at once, before anybody iterates, and tells its id", async (t) => 
   const stream = openStream(`${base}/simple`, {}, { signal: leaving.signal, onState: ({ state }) => states.push(state) });
   assert.equal(stream.state, "connecting");
   assert.equal(stream.id, undefined);
-  while (!stream.id) await new Promise(setImmediate);
+  await until(() => stream.id);
   assert.equal(requests.length, 1);
   assert.equal(stream.id, ID);
   assert.equal(stream.url, `${base}/streams/${ID}`);
@@ -65,10 +66,8 @@ test("nothing behind the terminal event is delivered, and its connection needs n
 for (const [fault, answer] of [
   ["a network error", hangUp],
   ["a stream that breaks before it says its id", broken()],
-  ["a stream that ends before it began", whole()],
   ...[429, 502, 503, 504].map((status) => [`a ${status}`, refuse(status, { retryable: true })]),
   ["a 502 in HTML", (res) => res.writeHead(502, { "content-type": "text/html" }).end("<h1>Bad gateway</h1>")],
-  ["a page that is no stream", (res) => res.writeHead(200, { "content-type": "text/html" }).end("<h1>Log in</h1>")],
 ]) {
   test(`fault 13: after ${fault} the start is repeated, with the same key and variables`, async (t) => {
     impatient(t);
@@ -78,6 +77,26 @@ for (const [fault, answer] of [
     assert.equal(requests.length, 3);
     for (const member of ["method", "url", "body"]) assert.equal(new Set(requests.map((r) => r[member])).size, 1);
     assert.equal(new Set(requests.map((r) => r.headers["idempotency-key"])).size, 1);
+  });
+}
+
+for (const [what, answer] of [
+  ["a page that is no stream", page],
+  ["nothing", noContent],
+  ["a stream that ends before it began", whole()],
+  ["a stream of nothing but comments", whole(":\n\n")],
+]) {
+  test(`a start that is answered with ${what} is an error at once, and not repeated`, async (t) => {
+    impatient(t);
+    const { base, requests } = await serve(t, answer);
+    const { texts, error } = await read(openStream(`${base}/simple`));
+    assert.deepEqual(texts, []);
+    assert.ok(error instanceof StreamError);
+    assert.equal(error.type, "malformed");
+    assert.equal(error.message, "Not an event stream");
+    assert.equal(error.retryable, true, "what is in between may go away");
+    await calm();
+    assert.equal(requests.length, 1);
   });
 }
 

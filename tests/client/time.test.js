@@ -94,7 +94,7 @@ test("a stream that can't be mended for 10 minutes is truncated, and throws", as
   assert.ok(waited >= 600_000 && waited < 640_000, `${waited} ms`);
 });
 
-test("a healthy connection ends the mending, though it brings nothing but heartbeats", async (t) => {
+test("heartbeats end the mending, though no event comes", async (t) => {
   mockTime(t);
   let connection;
   const { base } = await serve(t,
@@ -116,6 +116,16 @@ test("a healthy connection ends the mending, though it brings nothing but heartb
   for (let i = 3; i <= 4; i++) await skip(i);
   assert.deepEqual((await outcome).texts, ["a", "b"]);
   assert.deepEqual(delays, [1000, 2000, 1000, 2000]);
+});
+
+test("a start that brings heartbeats but no id, and breaks, is not repeated for ever", async (t) => {
+  mockTime(t);
+  const { base, requests } = await serve(t, ...Array(9).fill(broken(":\n\n")));
+  const { outcome, delays, skip } = observe(t, (options) => openStream(`${base}/simple`, {}, options));
+  for (let i = 1; i <= 3; i++) await skip(i);
+  assert.equal((await outcome).error.type, "truncated");
+  assert.deepEqual(delays, [1000, 2000, 4000]);
+  assert.equal(requests.length, 4);
 });
 
 test("a server that takes connections and stays silent is given up, too", async (t) => {
@@ -259,6 +269,73 @@ test("when the network is back, a connection from before is not trusted", async 
   assert.deepEqual((await outcome).texts, ["a", "b"]);
   assert.deepEqual(delays, [0]);
   assert.equal(requests.length, 2);
+});
+
+for (const transport of /** @type {const} */ (["fetch", "eventsource"])) {
+  for (const [what, hanging] of [["without an answer", () => {}], ["without an id", opening()]]) {
+    test(`${transport}: when the network is back, a start that hangs ${what} is repeated at once, with its key`, async (t) => {
+      mockTime(t);
+      const window = browser(t);
+      const { base, requests } = await serve(t, hanging, whole(PREAMBLE, chunks(["a"]), done(1)));
+      const { stream, outcome, delays, skip } = observe(t, (options) => openStream(`${base}/simple`, {}, { transport, ...options }));
+      await until(() => requests.length === 1 && stream.state === (what === "without an id" ? "streaming" : "connecting"));
+      window.dispatchEvent(new Event("online"));
+      await skip(1);
+      assert.deepEqual((await outcome).texts, ["a"]);
+      assert.deepEqual(delays, [0]);
+      const keys = requests.map(({ url, headers }) => headers["idempotency-key"] ?? new URL(url, base).searchParams.get("idempotency_key"));
+      assert.equal(keys[0], keys[1]);
+      assert.equal(requests.length, 2);
+      await until(() => requests[0].gone);
+    });
+  }
+
+  test(`${transport}: when the network is back, a stream without ids that has begun is not started again`, async (t) => {
+    mockTime(t);
+    const window = browser(t);
+    let connection;
+    const { base, requests } = await serve(t, (res) => { connection = res; opening('data: {"chunk":"a"}\n\n')(res); });
+    const stream = openStream(`${base}/simple`, {}, { transport });
+    const texts = stream[Symbol.asyncIterator]();
+    assert.equal((await texts.next()).value, "a");
+    window.dispatchEvent(new Event("online"));
+    connection.write('data: {"chunk":"b"}\n\n');
+    assert.equal((await texts.next()).value, "b");
+    await texts.return();
+    await calm();
+    assert.equal(requests.length, 1);
+  });
+}
+
+test("when the network is back, a start that is being stopped is not repeated: its id is on the way", async (t) => {
+  mockTime(t);
+  const window = browser(t);
+  let reader;
+  const { base, requests } = await serve(t, (res) => { reader = res; }, (res) => { res.writeHead(204).end(); reader.end(done(0, { finish: "stopped" })); });
+  const { stream, outcome } = observe(t, (options) => openStream(`${base}/simple`, {}, options));
+  await until(() => reader);
+  const stopped = stream.stop();
+  window.dispatchEvent(new Event("online"));
+  opening(PREAMBLE)(reader);
+  await stopped;
+  assert.deepEqual((await outcome).result, { finish: "stopped" });
+  assert.deepEqual(requests.map(({ method }) => method), ["POST", "DELETE"]);
+});
+
+test("a network that comes and goes while a start hangs doesn't repeat it more often", async (t) => {
+  mockTime(t);
+  const window = browser(t);
+  const { base, requests } = await serve(t, ...Array(9).fill(() => {}));
+  const { stream, outcome, delays, skip } = observe(t, (options) => openStream(`${base}/simple`, {}, options));
+  for (let i = 1; i <= 4; i++) {
+    await until(() => requests.length === i);
+    window.dispatchEvent(new Event("online"));
+    if (i < 4) await skip(i);
+  }
+  assert.equal((await outcome).error.type, "network");
+  assert.equal(stream.state, "failed");
+  assert.deepEqual(delays, [0, 0, 0]);
+  assert.equal(requests.length, 4);
 });
 
 test("an ended stream listens to nothing any more", async (t) => {
