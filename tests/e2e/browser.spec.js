@@ -16,7 +16,6 @@ const pageOf = (edge, topic) => `${edge.url}/?${new URLSearchParams({ topic })}`
 const state = (page) => page.locator(".state");
 const shows = (page, text) => expect(page.locator("#streamed-data")).toContainText(text);
 const becomes = (page, to, options) => expect(state(page)).toHaveAttribute("data-state", to, options);
-const idle = (origin) => until(async () => (await origin.streams()).running === 0, "nothing runs");
 
 /** Opens a stream in the page with its library; `window.runs[name]` tells how it goes. */
 function start(page, topic, { name, transport = name }) {
@@ -193,8 +192,8 @@ test("closing the tab leaves: the answer is written to its end, and is there for
   await shows(page, "5 ");
   const address = page.url();
   await page.close();
-  await idle(origin);
-  expect(origin.records()[0].outcome).toBe("stop");
+  await origin.idle();
+  expect((await origin.records(1))[0].outcome).toBe("stop");
   const later = await context.newPage();
   await later.goto(address);
   await becomes(later, "done");
@@ -215,8 +214,8 @@ test("Stop ends the answer in every tab, and keeps what is there", async ({ edge
     await expect(tab.locator("#state")).toHaveText(/^Stopped: /);
     await shows(tab, numbers(6));
   }
-  await idle(origin);
-  expect(origin.records()[0].outcome).toBe("stopped");
+  await origin.idle();
+  expect((await origin.records(1))[0].outcome).toBe("stopped");
 });
 
 test("Stop before the first token ends the answer too", async ({ edge, origin, page }) => {
@@ -225,8 +224,8 @@ test("Stop before the first token ends the answer too", async ({ edge, origin, p
   await until(async () => (await origin.streams()).running === 1, "it has begun");
   await page.click("#btnStop");
   await becomes(page, "stopped");
-  await idle(origin);
-  expect(origin.records()[0].outcome).toBe("stopped");
+  await origin.idle();
+  expect((await origin.records(1))[0].outcome).toBe("stopped");
 });
 
 test("another question ends the answer before", async ({ edge, origin, page }) => {
@@ -237,8 +236,8 @@ test("another question ends the answer before", async ({ edge, origin, page }) =
   await page.press("#topic", "Enter");
   await becomes(page, "done");
   expect(await page.textContent("#streamed-data")).toBe("In a line, and then one more.");
-  await idle(origin);
-  expect(origin.records().map(({ outcome }) => outcome).toSorted()).toEqual(["stop", "stopped"]);
+  await origin.idle();
+  expect((await origin.records(2)).map(({ outcome }) => outcome).toSorted()).toEqual(["stop", "stopped"]);
 });
 
 test("a failure in mid-answer is told in words, and the text stays", async ({ edge, origin, page }) => {
