@@ -141,7 +141,9 @@ export async function fakeOrigin(answer, port) {
 /** A wire to a port that can be cut: `cut()` breaks all its connections, new ones are served. @param {number} port */
 export async function cuttable(port) {
   const sockets = new Set();
+  let sent = "";
   const server = createSocket((near) => {
+    near.on("data", (bytes) => { sent += bytes.toString("latin1"); });
     const far = connect(port, "127.0.0.1");
     sockets.add(near);
     for (const [from, to] of [[near, far], [far, near]]) {
@@ -154,6 +156,8 @@ export async function cuttable(port) {
   const cut = () => sockets.forEach((socket) => socket.destroy());
   return {
     url: `http://127.0.0.1:${server.address().port}`,
+    /** All that has gone to the port. */
+    sent: () => sent,
     cut,
     end() {
       server.close();
