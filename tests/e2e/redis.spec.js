@@ -91,6 +91,33 @@ test("fault 17: killed in mid-answer, an origin's stream plainly fails at the ot
   expect((await whole(`${edge.url}/simple`, posted("new"))).terminal).toMatchObject({ event: "done" });
 });
 
+test("fault 17: killed in mid-answer, an origin's answer on the page plainly fails, and the next comes from the other one", async ({ deployment: { edge, a, b }, page }) => {
+  await page.goto(`${edge.url}/?${new URLSearchParams({ topic: script(PACE) })}`);
+  await page.evaluate(() => {
+    window.states = [];
+    const state = document.querySelector(".state");
+    new MutationObserver(() => states.push(state.dataset.state)).observe(state, { attributes: true });
+  });
+  await page.click("#btnSubmit");
+  await expect(page.locator("#streamed-data")).toContainText("9 ");
+  a.kill("SIGKILL");
+  const state = page.locator(".state");
+  await expect(state).toHaveAttribute("data-state", "failed", { timeout: 2 * LEASE_MS });
+  await expect(page.locator("#state")).toHaveText("Not finished.");
+  await expect(page.locator("#problemWhat")).toHaveText("The server that wrote this answer went away.");
+  await expect(page.locator("#btnAgain")).toBeVisible();
+  const text = await page.textContent("#streamed-data");
+  expect(TEXT.startsWith(text) && text.length < TEXT.length, "nothing lost, nothing doubled").toBe(true);
+  expect(await page.evaluate(() => states), "it never looked finished").not.toContain("done");
+  expect((await b.streams()).started, "nothing restarts by itself").toBe(0);
+
+  await page.click("#btnAgain");
+  await expect(state).toHaveAttribute("data-state", "done");
+  expect(await page.textContent("#streamed-data")).toBe(TEXT);
+  expect(new URL(page.url()).searchParams.get("stream")).toMatch(/^b-/);
+  expect((await b.streams()).started).toBe(1);
+});
+
 test("Redis restarted empty: running streams plainly fail, starts are refused meanwhile and work again", async ({ deployment: { edge, redis } }) => {
   const first = await open(simple(edge, script(ENDLESS)));
   await first.reach(5);
