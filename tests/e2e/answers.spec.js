@@ -1,7 +1,8 @@
 // Every problem that a client can be answered with, through the edge.
 
+import { writeFileSync } from "node:fs";
 import { test as base, expect } from "./fixtures.js";
-import { spawnOrigin, until } from "./servers.js";
+import { SECRET, spawnOrigin, until } from "./servers.js";
 import { ask, open, post, posted, problem, script, simple, whole } from "./streams.js";
 
 const JSON_TYPE = { "content-type": "application/json" };
@@ -41,7 +42,7 @@ test.describe("bad requests", () => {
     ["POST on a stream", "POST", "/streams/a-0123456789ABCDEFabcdef", "GET, DELETE"],
     ["POST on healthz", "POST", "/healthz", "GET, HEAD"],
   ]) {
-    test(`${what} is a 405 that names the methods`, async ({ refused }) => {
+    test(`fault 24: ${what} is a 405 that names the methods`, async ({ refused }) => {
       const { headers, document } = await refused(path, { method }, 405, "invalid-method");
       expect(headers.get("allow")).toBe(allow);
       expect(document.title).toBe("Invalid Method");
@@ -79,6 +80,11 @@ test.describe("bad requests", () => {
       await refused("/simple", { method: "POST", headers: { "content-type": type }, body: '{"topic":"cat"}' }, 415, "not-json");
     });
   }
+
+  test("fault 24: a body of no type is a 415", async ({ refused }) => {
+    const body = new TextEncoder().encode('{"topic":"cat"}'); // bytes: of text fetch tells a type
+    await refused("/simple", { method: "POST", body }, 415, "not-json");
+  });
 
   test("JSON with a charset is JSON", async ({ edge, origin }) => {
     const headers = { "content-type": "Application/JSON; charset=utf-8" };
@@ -207,17 +213,33 @@ test.describe("cursors", () => {
 });
 
 test.describe("keys", () => {
-  test("fault 10: a key with another topic, or another prompt's variables, is a 422", async ({ edge, origin }) => {
-    const headers = { "idempotency-key": KEY };
-    await whole(`${edge.url}/simple`, post({ topic: script("a") }, headers));
-    expectProblem(await problem(`${edge.url}/simple`, post({ topic: script("b") }, headers)), 422, "key-reused", "/simple");
-    expect((await origin.streams()).started).toBe(1);
+  test.describe("of a start", () => {
+    test.use({
+      flags: async ({}, use, info) => {
+        const config = info.outputPath("prompts.toml");
+        writeFileSync(config, '[prompts.other]\ntemplate = "Of {topic}"\n\n[prompts.further]\ntemplate = "Of {thing}"\n');
+        await use(["--config", config]);
+      },
+    });
+
+    test("fault 10: a key with another topic, another prompt, or another prompt's variables, is a 422", async ({ edge, origin }) => {
+      const headers = { "idempotency-key": KEY };
+      const topic = script("a");
+      const first = await whole(`${edge.url}/simple`, post({ topic }, headers));
+      for (const [path, variables] of [["/simple", { topic: script("b") }], ["/prompts/other", { topic }], ["/prompts/further", { thing: topic }]]) {
+        expectProblem(await problem(edge.url + path, post(variables, headers)), 422, "key-reused", path);
+      }
+      expect((await whole(`${edge.url}/simple`, post({ topic }, headers))).raw, "it is still the first one's").toBe(first.raw);
+      // With a key of their own they are answered.
+      expect((await whole(`${edge.url}/prompts/further`, post({ thing: topic }))).text).toBe("a");
+      expect((await origin.streams()).started).toBe(2);
+    });
   });
 
   test.describe("of a stream that is no longer kept", () => {
     test.use({ flags: ["--journal-size", "16KiB"] });
 
-    test("is a 404 that says expired, and starts nothing", async ({ edge, origin }) => {
+    test("fault 7: is a 404 that says expired, and starts nothing", async ({ edge, origin }) => {
       const first = post({ topic: script({ repeat: "x", times: 6_000 }) }, { "idempotency-key": KEY });
       const { place } = await whole(`${edge.url}/simple`, first);
       for (let n = 0; n < 4; n++) await whole(simple(edge, script({ repeat: "y", times: 6_000 })));
@@ -231,7 +253,7 @@ test.describe("keys", () => {
   test.describe("after the retention", () => {
     test.use({ flags: ["--retention", "300ms"] });
 
-    test("a stream is a 404, and its key free", async ({ edge, origin }) => {
+    test("fault 7: a stream is a 404, and its key free", async ({ edge, origin }) => {
       const start = post({ topic: script("a") }, { "idempotency-key": KEY });
       const { place } = await whole(`${edge.url}/simple`, start);
       await until(async () => (await fetch(edge.url + place)).status === 404, "the stream goes");
@@ -256,7 +278,7 @@ test.describe("a model that fails before its first token", () => {
         if (after) expect(answer.headers.get("retry-after")).toBe(after);
         expect(answer.text).not.toContain("by script");
       }
-      await until(async () => (await origin.streams()).running === 0, "nothing runs");
+      await origin.idle();
     });
   }
 
@@ -290,7 +312,26 @@ test.describe("a model that fails before its first token", () => {
 
     test("fault 15: is a 504 at the first token's deadline", async ({ edge, origin }) => {
       expectProblem(await problem(`${edge.url}/simple`, posted(60_000, "late")), 504, "first-token-timeout", "/simple");
-      expect(await origin.streams()).toMatchObject({ started: 1, running: 0 });
+      await origin.idle();
+      expect((await origin.streams()).started).toBe(1);
+    });
+
+    test.describe("after the gate", () => {
+      test.use({ flags: ["--gate", "50ms", "--first-token-timeout", "500ms"] });
+
+      test("fault 15: is told in `failed` at the first token's deadline; bare it breaks off", async ({ edge, origin }) => {
+        const topic = script(60_000, "late");
+        const framed = await whole(simple(edge, topic));
+        expect(framed.status).toBe(200);
+        expect(await framed.end).toBe("ended");
+        expect(framed.events).toHaveLength(1);
+        expect(framed.terminal).toMatchObject({ event: "failed", data: { type: "/problems/first-token-timeout", retryable: true } });
+        const bare = await open(simple(edge, topic), { headers: {} });
+        expect(bare.status).toBe(200);
+        expect(await bare.end).toBe("broken");
+        await origin.idle();
+        expect((await origin.streams()).started).toBe(2);
+      });
     });
   });
 });
@@ -323,7 +364,7 @@ test.describe("a model that fails in mid-stream", () => {
     test("fault 15: is told in `failed` at the idle timeout", async ({ edge, origin }) => {
       const stream = await whole(simple(edge, script("half", 60_000, "late")));
       expect(stream.terminal).toMatchObject({ event: "failed", data: { type: "/problems/idle-timeout", retryable: true } });
-      expect(await origin.streams()).toMatchObject({ running: 0 });
+      await origin.idle();
     });
   });
 });
@@ -337,6 +378,7 @@ test.describe("fault 23: over the cap of generations", () => {
     expectProblem(answer, 503, "overloaded", "/simple");
     expect(answer.headers.get("retry-after")).toBe("1");
     expect((await fetch(edge.url + running.place, { method: "DELETE" })).status).toBe(204);
+    await origin.idle();
     expect((await whole(`${edge.url}/simple`, posted("c"))).text).toBe("c");
     expect((await origin.streams()).started).toBe(2);
   });
@@ -345,10 +387,36 @@ test.describe("fault 23: over the cap of generations", () => {
 test.describe("fault 19: an answer over the limit of one stream", () => {
   test.use({ flags: ["--stream-size", "2KiB"] });
 
-  test("ends with finish `length`", async ({ edge, origin }) => {
+  test("ends with finish `length`, and with what fits", async ({ edge, origin }) => {
     const stream = await whole(simple(edge, script({ tokens: 500 })));
     expect(stream.terminal).toMatchObject({ event: "done", data: { finish: "length" } });
-    expect((await origin.streams()).running).toBe(0);
+    expect(stream.chunks.length).toBeGreaterThan(10);
+    expect(stream.chunks).toEqual(stream.chunks.map((_, number) => `${number} `));
+    expect(stream.raw.length).toBeLessThan(3 * 1024);
+    await origin.idle();
+  });
+});
+
+test.describe("fault 19: over the journal's budget", () => {
+  test.use({ flags: ["--journal-size", "16KiB"] });
+
+  test("the oldest finished stream goes, a running one and the newest stay", async ({ edge, origin }) => {
+    const running = await open(`${edge.url}/simple`, posted("older than all, ", 600_000));
+    await running.reach(1);
+    const long = () => whole(simple(edge, script({ repeat: "x", times: 6_000 })));
+    const [oldest, , newest] = [await long(), await long(), await long()];
+    expectProblem(await problem(edge.url + oldest.place), 404, "not-found", oldest.place);
+    expect((await whole(edge.url + newest.place)).raw).toBe(newest.raw);
+
+    const again = await open(edge.url + running.place);
+    expect(again.status).toBe(200);
+    await again.reach(1);
+    expect((await fetch(edge.url + running.place, { method: "DELETE" })).status).toBe(204);
+    for (const reader of [running, again]) {
+      expect(await reader.end).toBe("ended");
+      expect([reader.chunks, reader.terminal.data.finish]).toEqual([["older than all, "], "stopped"]);
+    }
+    expect((await origin.streams()).started).toBe(4);
   });
 });
 
@@ -359,6 +427,23 @@ test.describe("fault 25: who calls the origin", () => {
       expectProblem(answer, 401, "unauthorised", "/prompts/simple");
     }
     expect((await origin.streams()).started).toBe(0);
+  });
+
+  test("without the secret, or with a wrong one, can neither follow nor stop a stream", async ({ edge, origin }) => {
+    const stream = await open(`${edge.url}/simple`, posted("a", 600_000));
+    await stream.reach(1);
+    for (const headers of [{}, { authorization: "Bearer wrong-wrong-wrong-wrong" }, { authorization: `Bearer ${SECRET}x` }]) {
+      for (const method of ["GET", "DELETE"]) {
+        const answer = await problem(origin.url + stream.place, { method, headers });
+        expectProblem(answer, 401, "unauthorised", stream.place);
+        expect(answer.text).not.toContain("chunk");
+      }
+    }
+    expect((await origin.streams()).running, "nobody stopped it").toBe(1);
+    // The edge can.
+    expect((await fetch(edge.url + stream.place, { method: "DELETE" })).status).toBe(204);
+    await stream.end;
+    expect(stream.terminal.data.finish).toBe("stopped");
   });
 
   test("an edge whose secret the origin does not accept answers 502", async ({ edge }) => {

@@ -25,6 +25,8 @@ export const test = base.extend({
   edge: sharedEdge(["a"], { ALLOWED_ORIGINS: ALLOWED }),
   /** An edge with two origins, `a` and `b`. */
   pair: sharedEdge(["a", "b"]),
+  /** An edge with two origins that keep their streams in one place. */
+  shared: sharedEdge(["a", "b"], { SHARED_JOURNAL: "true" }),
   /** An edge that counts starts. */
   limited: sharedEdge(["a"], { RATE_LIMIT: "on" }),
 

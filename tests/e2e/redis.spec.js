@@ -61,8 +61,8 @@ test("a stream is stopped where it is not written", async ({ deployment: { edge,
   const asked = performance.now();
   expect((await fetch(`${edge.url}${first.place}`, { method: "DELETE" })).status).toBe(204);
   expect(performance.now() - asked).toBeLessThan(2_000);
-  await until(async () => (await a.streams()).running === 0);
-  expect(a.records()).toMatchObject([{ outcome: "stopped" }]);
+  await a.idle();
+  expect(await a.records(1)).toMatchObject([{ outcome: "stopped" }]);
 });
 
 test("fault 10: a start repeated at the other origin is the same stream", async ({ deployment: { edge, a, b, wire } }) => {
@@ -89,6 +89,33 @@ test("fault 17: killed in mid-answer, an origin's stream plainly fails at the ot
   expect(rest.terminal).toMatchObject({ event: "failed", data: { type: "/problems/interrupted", retryable: true } });
   expect(TEXT.startsWith(first.text + rest.text), "nothing lost, nothing doubled").toBe(true);
   expect((await whole(`${edge.url}/simple`, posted("new"))).terminal).toMatchObject({ event: "done" });
+});
+
+test("fault 17: killed in mid-answer, an origin's answer on the page plainly fails, and the next comes from the other one", async ({ deployment: { edge, a, b }, page }) => {
+  await page.goto(`${edge.url}/?${new URLSearchParams({ topic: script(PACE) })}`);
+  await page.evaluate(() => {
+    window.states = [];
+    const state = document.querySelector(".state");
+    new MutationObserver(() => states.push(state.dataset.state)).observe(state, { attributes: true });
+  });
+  await page.click("#btnSubmit");
+  await expect(page.locator("#streamed-data")).toContainText("9 ");
+  a.kill("SIGKILL");
+  const state = page.locator(".state");
+  await expect(state).toHaveAttribute("data-state", "failed", { timeout: 2 * LEASE_MS });
+  await expect(page.locator("#state")).toHaveText("Not finished.");
+  await expect(page.locator("#problemWhat")).toHaveText("The server that wrote this answer went away.");
+  await expect(page.locator("#btnAgain")).toBeVisible();
+  const text = await page.textContent("#streamed-data");
+  expect(TEXT.startsWith(text) && text.length < TEXT.length, "nothing lost, nothing doubled").toBe(true);
+  expect(await page.evaluate(() => states), "it never looked finished").not.toContain("done");
+  expect((await b.streams()).started, "nothing restarts by itself").toBe(0);
+
+  await page.click("#btnAgain");
+  await expect(state).toHaveAttribute("data-state", "done");
+  expect(await page.textContent("#streamed-data")).toBe(TEXT);
+  expect(new URL(page.url()).searchParams.get("stream")).toMatch(/^b-/);
+  expect((await b.streams()).started).toBe(1);
 });
 
 test("Redis restarted empty: running streams plainly fail, starts are refused meanwhile and work again", async ({ deployment: { edge, redis } }) => {

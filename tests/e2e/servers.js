@@ -14,7 +14,7 @@ export const SECRET = "end-to-end-0123456789abcdef";
 /** Asked of every origin by the fixtures, and known to none. */
 export const PROBE = "0000000000000000000000";
 
-/** A server answers by then, or never will: the embedded model may load, and the edge may be built. */
+/** A server answers by then, or never will: the embedded model may load. */
 const READY_MS = 180_000;
 /** Between SIGTERM and SIGKILL. */
 const GRACE_MS = 5_000;
@@ -22,6 +22,9 @@ const GRACE_MS = 5_000;
 const POLL_MS = 20;
 /** The end of a server's output that a failed start shows, in characters. */
 const TAIL_CHARS = 4_000;
+
+/** Settings of our servers. A test gives what it means to give; who starts it may have others. */
+const OURS = /^(HEADWATER_|EDGE_SECRET|RUST_LOG$)/;
 
 /** Ends a group when the pipe to its standard input closes without a line: then the one who should have ended it is dead. */
 const GUARD = 'read -r _ || { kill -s TERM -- "-$0"; sleep 5; kill -s KILL -- "-$0"; }';
@@ -67,23 +70,29 @@ export async function spawnOrigin({ model = "scripted", flags = [], port, name =
   const args = ["--listen", `127.0.0.1:${port}`, "--name", name, ...flags];
   const group = spawnGroup(BINARIES[model], args, { EDGE_SECRET: secret });
   await ready(group, `${url}/healthz`);
+  /** How many streams there are: started since the start, running now. */
+  const streams = async () => (await (await fetch(`${url}/healthz`)).json()).streams;
+  const written = () => group.output().split("\n").filter((line) => line.includes('"stream ended"')).map((line) => JSON.parse(line));
   return {
     ...group,
     url,
     port,
-    /** How many streams there are: started since the start, running now. */
-    streams: async () => (await (await fetch(`${url}/healthz`)).json()).streams,
-    /** The records of its streams, one for each that has ended. */
-    records: () => group.output().split("\n").filter((line) => line.includes('"stream ended"')).map((line) => JSON.parse(line)),
+    streams,
+    /** Waits until nothing runs: a stream leaves a moment after its readers have its end. */
+    idle: () => until(async () => (await streams()).running === 0, "nothing runs"),
+    /** The records of its streams, one for each that has ended, once there are so many: the log has a way of its own. */
+    records: (count) => until(() => written().length >= count && written(), `${count} records`),
+    /** The record of a stream, once it is written. */
+    record: (id) => until(() => written().find(({ stream }) => stream === id), `a record of ${id}`),
   };
 }
 
 /**
  * The edge: wrangler with workerd.
- * @param {{ origins: Record<string, string>, vars?: Record<string, string>, port?: number, config?: string }} options
- *   `origins`: by name; `config`: another deployment than the copy of the project's
+ * @param {{ origins: Record<string, string>, vars?: Record<string, string>, port?: number, config?: string, readyMs?: number }} options
+ *   `origins`: by name; `config`: another deployment than the copy of the project's; `readyMs`: how long its start may take
  */
-export async function spawnEdge({ origins, vars = {}, port, config = deployment() }) {
+export async function spawnEdge({ origins, vars = {}, port, config = deployment(), readyMs }) {
   port ??= await freePort();
   const url = `http://127.0.0.1:${port}`;
   const list = Object.entries(origins).map(([name, url]) => `${name}=${url}`).join(", ");
@@ -94,7 +103,7 @@ export async function spawnEdge({ origins, vars = {}, port, config = deployment(
   for (const [name, value] of Object.entries(all)) args.push("--var", `${name}:${value}`);
   const quiet = { CI: "true", WRANGLER_SEND_METRICS: "false", WRANGLER_HIDE_BANNER: "true", CLOUDFLARE_CF_FETCH_ENABLED: "false" };
   const group = spawnGroup("wrangler", args, quiet);
-  await ready(group, `${url}/icon.svg`);
+  await ready(group, `${url}/icon.svg`, readyMs);
   return { ...group, url, port };
 }
 
@@ -132,7 +141,9 @@ export async function fakeOrigin(answer, port) {
 /** A wire to a port that can be cut: `cut()` breaks all its connections, new ones are served. @param {number} port */
 export async function cuttable(port) {
   const sockets = new Set();
+  let sent = "";
   const server = createSocket((near) => {
+    near.on("data", (bytes) => { sent += bytes.toString("latin1"); });
     const far = connect(port, "127.0.0.1");
     sockets.add(near);
     for (const [from, to] of [[near, far], [far, near]]) {
@@ -145,6 +156,8 @@ export async function cuttable(port) {
   const cut = () => sockets.forEach((socket) => socket.destroy());
   return {
     url: `http://127.0.0.1:${server.address().port}`,
+    /** All that has gone to the port. */
+    sent: () => sent,
     cut,
     end() {
       server.close();
@@ -158,9 +171,10 @@ export async function cuttable(port) {
  * @param {string} program @param {string[]} args @param {Record<string, string>} env
  */
 export function spawnGroup(program, args, env) {
+  const inherited = Object.entries(process.env).filter(([name]) => !OURS.test(name));
   const path = `${ROOT}node_modules/.bin:${process.env.PATH}`;
   const child = spawn(program, args, {
-    cwd: ROOT, detached: true, stdio: ["ignore", "pipe", "pipe"], env: { ...process.env, PATH: path, ...env },
+    cwd: ROOT, detached: true, stdio: ["ignore", "pipe", "pipe"], env: { ...Object.fromEntries(inherited), PATH: path, ...env },
   });
   const guard = spawn("sh", ["-c", GUARD, String(child.pid)], { detached: true, stdio: ["pipe", "ignore", "ignore"] });
   guard.stdin.on("error", () => {});
@@ -202,10 +216,10 @@ export function spawnGroup(program, args, env) {
 }
 
 /** @param {ReturnType<typeof spawnGroup>} group */
-export async function ready(group, url) {
+export async function ready(group, url, ms = READY_MS) {
   const answers = () => fetch(url, { signal: AbortSignal.timeout(5_000) }).then(({ ok }) => ok, () => false);
   try {
-    await until(async () => group.ended() || await answers(), `an answer of ${url}`, READY_MS);
+    await until(async () => group.ended() || await answers(), `an answer of ${url}`, ms);
     if (group.ended()) throw new Error("it has ended");
   } catch (error) {
     await group.end();

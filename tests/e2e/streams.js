@@ -32,8 +32,9 @@ export async function open(url, init = {}, bytes = Infinity) {
   const comments = [];
   const ids = [];
   let retry;
+  let at = 0; // when the newest part came, which may hold many events
   const parser = createParser({
-    onEvent: ({ id, event, data }) => events.push({ id, event, data: JSON.parse(data), at: performance.now() }),
+    onEvent: ({ id, event, data }) => events.push({ id, event, data: JSON.parse(data), at }),
     onId: (id) => ids.push(id),
     onRetry: (ms) => { retry = ms; },
     onComment: (text) => comments.push(text),
@@ -46,6 +47,7 @@ export async function open(url, init = {}, bytes = Infinity) {
   async function read() {
     try {
       for await (const part of response.body ?? []) {
+        at = performance.now();
         const text = decoder.decode(part.subarray(0, bytes), { stream: true });
         raw += text;
         parser.feed(text);
@@ -70,8 +72,10 @@ export async function open(url, init = {}, bytes = Infinity) {
     get raw() { return raw; },
     /** What the response says of its place. */
     get place() { return response.headers.get("content-location"); },
+    /** The texts so far. */
+    get chunks() { return chunksOf(events); },
     /** The texts so far, as one. */
-    get text() { return textOf(events); },
+    get text() { return chunksOf(events).join(""); },
     /** The terminal event, where there is one. */
     get terminal() { return events.find(({ event }) => event === "done" || event === "failed"); },
     /** The cursor after the last event. */
@@ -106,8 +110,8 @@ export async function problem(url, init) {
   return { status: response.status, headers: response.headers, text, document: json(text) };
 }
 
-/** The events' texts, as one. */
-export const textOf = (events) => events.filter(({ event }) => !event).map(({ data }) => data.chunk).join("");
+/** The events' texts. */
+export const chunksOf = (events) => events.filter(({ event }) => !event).map(({ data }) => data.chunk);
 
 function json(text) {
   try {

@@ -2,7 +2,7 @@
 
 import { expect, test } from "./fixtures.js";
 import { spawnOrigin, until } from "./servers.js";
-import { open, post, posted, problem, resume, script, simple, textOf, whole } from "./streams.js";
+import { chunksOf, open, post, posted, problem, resume, script, simple, whole } from "./streams.js";
 
 const KEY = "a-key-of-the-tests-1";
 /** Runs until somebody ends it. */
@@ -11,8 +11,6 @@ const ENDLESS = { tokens: 100_000, every_ms: 50 };
 const SILENCE_MS = 40_000;
 
 const numbers = (count) => Array.from({ length: count }, (_, n) => `${n} `).join("");
-const idle = (origin) => until(async () => (await origin.streams()).running === 0, "nothing runs");
-const record = (origin, id) => until(() => origin.records().find(({ stream }) => stream === id), `a record of ${id}`);
 const stop = (edge, place) => fetch(edge.url + place, { method: "DELETE" });
 
 test.describe("what a model says", () => {
@@ -27,18 +25,22 @@ test.describe("what a model says", () => {
 
   test("fault 1: an empty text is none", async ({ edge, origin }) => {
     const stream = await whole(`${edge.url}/simple`, posted("", "a", "", "b"));
-    expect(stream.text).toBe("ab");
+    expect(stream.chunks).toEqual(["a", "b"]);
     expect((await origin.streams()).started).toBe(1);
   });
 
   // A model can be talked into writing frames; if they were any, it could end or forge a stream.
-  test("fault 2: frames in a text are text", async ({ edge, origin }) => {
+  test("fault 2: frames in a text are text, framed and bare", async ({ edge, origin }) => {
     const forged = `\n\nevent: done\nid: x\ndata: {}\n\n`;
-    const stream = await whole(`${edge.url}/simple`, posted("a", forged, "b"));
-    expect(stream.text).toBe(`a${forged}b`);
-    expect(stream.events.filter(({ event }) => event)).toHaveLength(1);
-    expect(stream.ids).not.toContain("x");
-    expect((await origin.streams()).started).toBe(1);
+    const framed = await whole(`${edge.url}/simple`, posted("a", forged, "b"));
+    expect(framed.chunks).toEqual(["a", forged, "b"]);
+    expect(framed.events.filter(({ event }) => event)).toHaveLength(1);
+    expect(framed.ids).not.toContain("x");
+    const bare = await whole(simple(edge, script("a", forged, "b")), { headers: {} });
+    expect(bare.events.map(({ event, id, data }) => ({ event, id, data }))).toEqual(["a", forged, "b"].map((chunk) => ({ data: { chunk } })));
+    expect(bare.raw).not.toMatch(/^(event|id)/m);
+    expect(await bare.end).toBe("ended");
+    expect((await origin.streams()).started).toBe(2);
   });
 });
 
@@ -89,7 +91,7 @@ test.describe("cut and resumed", () => {
       const bare = (events) => events.map(({ id, event, data }) => ({ id, event, data }));
       expect(bare(events), `cut after ${cuts} bytes`).toEqual(bare(journal.events));
       expect(events.map(({ id }) => id)).toEqual(events.map((_, n) => `${id}.${n}`));
-      expect(textOf(events)).toBe(`\u{1f9a6}\r\n${numbers(300)}`);
+      expect(chunksOf(events).join("")).toBe(`\u{1f9a6}\r\n${numbers(300)}`);
     }
     expect(streams.flatMap(({ cuts }) => cuts)).toHaveLength(STREAMS * CUTS);
     expect((await origin.streams()).started).toBe(STREAMS);
@@ -160,7 +162,10 @@ test.describe("shared", () => {
       whole(simple(edge, topic, { idempotency_key: KEY })),
       whole(`${edge.url}/prompts/simple`, post({ topic }, { "idempotency-key": KEY })),
     ]);
-    for (const stream of streams) expect(stream.text).toBe(numbers(20));
+    for (const { text, terminal } of streams) {
+      expect(text).toBe(numbers(20));
+      expect(terminal).toMatchObject({ event: "done", data: { finish: "stop" } });
+    }
     expect(new Set(streams.map(({ place }) => place)).size).toBe(1);
     // And once more when it is over.
     expect((await whole(simple(edge, topic, { idempotency_key: KEY }))).text).toBe(numbers(20));
@@ -171,8 +176,11 @@ test.describe("shared", () => {
 test.describe("left before the first token", () => {
   test("fault 13: with its key one is back at the same stream, even where no header had come", async ({ edge, origin }) => {
     const start = post({ topic: script(1_500, "late") }, { "idempotency-key": KEY });
-    const leave = AbortSignal.timeout(300);
-    await expect(fetch(`${edge.url}/simple`, { ...start, signal: leave })).rejects.toThrow();
+    const wire = new AbortController();
+    const left = expect(fetch(`${edge.url}/simple`, { ...start, signal: wire.signal })).rejects.toThrow();
+    await until(async () => (await origin.streams()).started === 1, "it has begun");
+    wire.abort();
+    await left;
     expect((await whole(`${edge.url}/simple`, start)).text).toBe("late");
     expect((await origin.streams()).started).toBe(1);
   });
@@ -193,16 +201,21 @@ test.describe("left before the first token", () => {
 
 test.describe("left", () => {
   test.describe("for longer than the linger", () => {
-    test.use({ flags: ["--linger", "500ms"] });
+    const LINGER_MS = 500;
+    test.use({ flags: ["--linger", `${LINGER_MS}ms`] });
 
     test("fault 12: a framed stream ends as abandoned", async ({ edge, origin }) => {
       const stream = await open(`${edge.url}/simple`, posted(ENDLESS));
       await stream.reach(3);
+      const left = performance.now();
       await stream.leave();
-      await idle(origin);
+      await origin.idle();
+      const lingered = performance.now() - left;
+      expect(lingered).toBeGreaterThanOrEqual(LINGER_MS);
+      expect(lingered, "not the usual 20 s").toBeLessThan(10_000);
       const replay = await whole(edge.url + stream.place);
       expect(replay.terminal).toMatchObject({ event: "failed", data: { type: "/problems/abandoned", retryable: true } });
-      expect(await record(origin, stream.ids[0])).toMatchObject({ outcome: "abandoned", readers: 1, resumes: 0 });
+      expect(await origin.record(stream.ids[0])).toMatchObject({ outcome: "abandoned", readers: 1, resumes: 0 });
     });
 
     test("fault 12: a stream with another reader goes on", async ({ edge, origin }) => {
@@ -213,7 +226,7 @@ test.describe("left", () => {
       await second.end;
       expect(second.terminal).toMatchObject({ event: "done" });
       expect(second.text).toBe(numbers(40));
-      expect(await record(origin, first.ids[0])).toMatchObject({ outcome: "stop", readers: 2, resumes: 1 });
+      expect(await origin.record(first.ids[0])).toMatchObject({ outcome: "stop", readers: 2, resumes: 1 });
     });
   });
 
@@ -224,28 +237,30 @@ test.describe("left", () => {
       const stream = await open(`${edge.url}/simple`, posted({ tokens: 20, every_ms: 50 }));
       await stream.reach(2);
       await stream.leave();
-      await idle(origin);
+      await origin.idle();
       expect((await whole(edge.url + stream.place)).text).toBe(numbers(20));
-      expect((await record(origin, stream.ids[0])).outcome).toBe("stop");
+      expect((await origin.record(stream.ids[0])).outcome).toBe("stop");
     });
 
     test("fault 12: a bare stream ends with its reader, at the next token", async ({ edge, origin }) => {
       const stream = await open(simple(edge, script(ENDLESS)), { headers: {} });
       await stream.reach(3);
       await stream.leave();
-      await idle(origin);
-      expect(origin.records()).toEqual([expect.objectContaining({ outcome: "abandoned" })]);
+      await origin.idle();
+      expect(await origin.records(1)).toEqual([expect.objectContaining({ outcome: "abandoned" })]);
     });
 
-    test("fault 12: DELETE ends a stream at once, for all its readers", async ({ edge, origin }) => {
+    test("fault 12: DELETE ends a stream within 1 s, for all its readers", async ({ edge, origin }) => {
       const first = await open(`${edge.url}/simple`, posted("a", 600_000));
       await first.reach(1);
       const second = await resume(edge, first.ids[0]);
       await second.reach(1);
+      const asked = performance.now();
       expect((await stop(edge, first.place)).status).toBe(204);
-      expect((await origin.streams()).running).toBe(0);
+      await origin.idle();
       for (const stream of [first, second]) {
         expect(await stream.end).toBe("ended");
+        expect(stream.terminal.at - asked).toBeLessThan(1_000);
         expect(stream.terminal).toMatchObject({ event: "done", data: { finish: "stopped" } });
         expect(stream.text).toBe("a");
       }
@@ -277,23 +292,28 @@ test("fault 11: 40 s of silence, before the first token and between tokens, brea
     expect(text).toBe(n < 2 ? "late" : "soon, late");
     expect(states).toEqual(["streaming", "done"]);
   }
-  await idle(origin);
-  const records = origin.records();
+  await origin.idle();
+  const records = await origin.records(6);
   expect(records).toHaveLength(6);
   for (const { readers, resumes } of records) expect([readers, resumes]).toEqual([1, 0]);
 });
 
 test.describe("an origin that is told to stop", () => {
-  test.use({ flags: ["--drain-timeout", "6s"] });
+  const DRAIN_MS = 6_000;
+  /** For 50 ends to be written, read to their end, and logged, on a machine that does other things too. */
+  const A_LITTLE_MS = 4_000;
+  test.use({ flags: ["--drain-timeout", `${DRAIN_MS}ms`] });
 
-  test("fault 18: with 100 streams, all complete or end as failed, and it exits with 0", async ({ edge, origin }) => {
+  test("fault 18: with 100 streams, all complete or end as failed, and it exits with 0 within its deadline", async ({ edge, origin }) => {
     const start = (step) => Array.from({ length: 50 }, () => open(`${edge.url}/simple`, posted(step)));
     const [short, long] = await Promise.all([
       Promise.all(start({ tokens: 20, every_ms: 100 })),
       Promise.all(start(ENDLESS)),
     ]);
     await Promise.all([...short, ...long].map((stream) => stream.reach(1)));
+    const told = performance.now();
     origin.kill("SIGTERM");
+    const drained = origin.exit.then(() => performance.now() - told);
     await until(async () => (await (await fetch(`${edge.url}/healthz`)).json()).origins.a === "draining", "the origin drains");
     // Meanwhile nothing starts, and what runs is served.
     const refused = await problem(`${edge.url}/simple`, posted("a"));
@@ -306,6 +326,7 @@ test.describe("an origin that is told to stop", () => {
     expect(again.terminal.data.finish).toBe("stopped");
 
     expect(await origin.exit).toBe(0);
+    expect(await drained).toBeLessThan(DRAIN_MS + A_LITTLE_MS);
     for (const stream of [...short, ...long]) {
       expect(await stream.end).toBe("ended");
       expect(stream.events.filter(({ event }) => event)).toHaveLength(1);
@@ -314,7 +335,7 @@ test.describe("an origin that is told to stop", () => {
     for (const { terminal } of interrupted) {
       expect(terminal).toMatchObject({ event: "failed", data: { type: "/problems/interrupted", retryable: true } });
     }
-    expect(origin.records()).toHaveLength(100);
+    expect(await origin.records(100)).toHaveLength(100);
   });
 });
 

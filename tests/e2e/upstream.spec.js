@@ -1,8 +1,9 @@
 // What an origin can do to an edge, and what an edge may tell an origin.
 
+import { readFile } from "node:fs/promises";
 import { gzipSync } from "node:zlib";
 import { ALLOWED, expect, seen, test } from "./fixtures.js";
-import { SECRET, fakeOrigin, spawnOrigin, until } from "./servers.js";
+import { ROOT, SECRET, fakeOrigin, spawnOrigin, until } from "./servers.js";
 import { ask, open, post, posted, problem, simple, whole } from "./streams.js";
 
 const SECRETIVE = "<html>upstream connect error, secret 4711</html>";
@@ -116,16 +117,42 @@ test("fault 16: a model's refusal is final, and no other origin is asked", async
   expect(other.requests).toEqual([]);
 });
 
-test("fault 16: an origin that hangs is a 504 after 10 s, and the next is not asked", async ({ edge, pair, fake }) => {
-  await fake(() => {});
-  await fake(() => {}, { behind: pair, name: "a" });
-  const other = await fake(stream, { behind: pair, name: "b" });
-  const start = Date.now();
-  const results = await Promise.all([edge, pair].map(({ url }) => problem(`${url}/simple`, posted("a"))));
-  for (const result of results) expectProblem(result, 504, "origin-timeout");
-  expect(Date.now() - start).toBeGreaterThanOrEqual(9_900);
-  // It may have begun: to ask another would be to pay twice.
-  expect(other.requests).toEqual([]);
+test.describe("fault 16: an origin that hangs", () => {
+  const hangs = () => {};
+  /** From a request to its answer: the 10 s that an origin has for its headers, and what a busy machine adds. */
+  const expectPatience = (since) => {
+    const waited = performance.now() - since;
+    expect(waited).toBeGreaterThanOrEqual(9_900);
+    expect(waited).toBeLessThan(18_000);
+  };
+
+  test("is a 504 after 10 s, and the next is not asked", async ({ edge, pair, fake }) => {
+    await fake(hangs);
+    await fake(hangs, { behind: pair, name: "a" });
+    const other = await fake(stream, { behind: pair, name: "b" });
+    const start = performance.now();
+    const results = await Promise.all([edge, pair].map(({ url }) => problem(`${url}/simple`, posted("a"))));
+    expectPatience(start);
+    for (const result of results) expectProblem(result, 504, "origin-timeout");
+    // It may have begun: to ask another would be to pay twice.
+    expect(other.requests).toEqual([]);
+  });
+
+  test("is passed over after 10 s where the journal is shared, with the same key", async ({ shared, fake }) => {
+    const first = await fake(hangs, { behind: shared, name: "a" });
+    const second = await fake(stream, { behind: shared, name: "b" });
+    const id = "a-0123456789ABCDEFabcdef";
+    const start = performance.now();
+    const results = await Promise.all([whole(`${shared.url}/simple`, post({ topic: "cat" })), whole(`${shared.url}/streams/${id}`)]);
+    expectPatience(start);
+    for (const result of results) {
+      expect([result.status, result.text]).toEqual([200, "fine"]);
+      expect(result.response.headers.get("server-timing")).toContain('origin;desc="b"');
+    }
+    const asked = ({ requests }) => requests.map(({ method, url, headers, body }) => [method, url, headers["idempotency-key"], body]).toSorted();
+    expect(asked(first)).toEqual([["GET", `/streams/${id}`, undefined, ""], ["POST", "/prompts/simple", expect.any(String), '{"topic":"cat"}']]);
+    expect(asked(second)).toEqual(asked(first));
+  });
 });
 
 for (const status of [301, 302, 307, 308]) {
@@ -136,6 +163,17 @@ for (const status of [301, 302, 307, 308]) {
     expectProblem(result, 502, "origin-unreachable");
     expect(result.headers.get("location")).toBeNull();
     expect(requests).toHaveLength(1);
+    expect(other.requests).toEqual([]);
+    await other.end();
+  });
+
+  test(`fault 16: after a ${status} to another host the next origin is asked, with the same key`, async ({ pair, fake }) => {
+    const other = await fakeOrigin(stream);
+    const first = await fake(answer(status, { location: `${other.url}/prompts/simple` }), { behind: pair, name: "a" });
+    const second = await fake(stream, { behind: pair, name: "b" });
+    expect((await whole(`${pair.url}/simple`, post({ topic: "cat" }))).text).toBe("fine");
+    const keys = [first, second].map(({ requests }) => requests.map(({ headers }) => headers["idempotency-key"]));
+    expect(keys).toEqual([[expect.any(String)], keys[0]]);
     expect(other.requests).toEqual([]);
     await other.end();
   });
@@ -164,6 +202,28 @@ test("an origin that breaks off in mid-stream breaks the client's stream off", a
   expect(await broken.end).toBe("broken");
   expect(broken.text).toBe("fine");
 });
+
+for (const fixture of ["framed", "hostile", "crlf"]) {
+  test(`fault 3: ${fixture}.sse is the same events, a byte at a time or all at once`, async ({ edge, fake }) => {
+    const [bytes, { events }] = await Promise.all(["sse", "json"].map((type) => readFile(`${ROOT}tests/fixtures/${fixture}.${type}`)))
+      .then(([bytes, expected]) => [bytes, JSON.parse(expected)]);
+    const head = { "content-type": "text/event-stream" };
+    const byByte = async (response) => {
+      response.writeHead(200, head).socket.setNoDelay(true);
+      for (const byte of bytes) await new Promise((written) => { response.write(Uint8Array.of(byte), () => setImmediate(written)); });
+      response.end();
+    };
+    for (const write of [byByte, answer(200, head, bytes)]) {
+      const server = await fake(write);
+      const stream = await whole(simple(edge, "cat"));
+      expect(await stream.end).toBe("ended");
+      expect(stream.raw).toBe(new TextDecoder().decode(bytes));
+      expect(stream.events.map(({ event = "message", id = "", data }) => ({ event, id, data })))
+        .toEqual(events.map(({ event, id, data }) => ({ event, id, data: JSON.parse(data) })));
+      await server.end();
+    }
+  });
+}
 
 // Line ends, a byte order mark, comments and fields that nobody knows: all of it is the client's to read.
 test("fault 4: another server's bytes pass through unchanged", async ({ edge, fake }) => {
@@ -264,8 +324,11 @@ test.describe("fault 27: pages of other sites", () => {
 
   test("a page that is not allowed gets no CORS header, on errors neither", async ({ edge, fake }) => {
     await fake(stream);
-    for (const path of ["/healthz", "/streams/nonsense", "/simple?topic=a"]) {
-      const { headers } = await fetch(edge.url + path, { headers: { origin: EVIL } });
+    for (const [path, status] of [
+      ["/healthz", 200], ["/streams/nonsense", 404], ["/simple?topic=a", 403], ["/streams/a-0123456789ABCDEFabcdef", 200],
+    ]) {
+      const { headers, ...answer } = await problem(edge.url + path, { headers: { origin: EVIL } });
+      expect(answer.status).toBe(status);
       expect([...headers.keys()].filter((name) => name.startsWith("access-control"))).toEqual([]);
       expect(headers.get("vary")).toContain("Origin");
     }
@@ -289,13 +352,14 @@ test.describe("fault 27: pages of other sites", () => {
       headers: { origin, "access-control-request-method": "POST", "access-control-request-headers": "idempotency-key" },
     });
     const allowed = await preflight(ALLOWED);
-    expect(allowed.ok).toBe(true);
+    expect(allowed.status).toBe(204);
     expect(Object.fromEntries(allowed.headers)).toMatchObject({
       "access-control-allow-origin": ALLOWED,
       "access-control-allow-methods": expect.stringMatching(/GET.*POST/),
       "access-control-allow-headers": "content-type, idempotency-key, last-event-id",
     });
     const refused = await preflight(EVIL);
+    expect(refused.status).toBe(204);
     expect([...refused.headers.keys()].filter((name) => name.startsWith("access-control"))).toEqual([]);
     expect(requests).toEqual([]);
   });
@@ -338,6 +402,6 @@ test("with a limit but without an address nothing starts", async ({ limited, fak
 
 /** Without what HTTP itself needs, or the runtime adds. */
 function own(headers) {
-  const runtimes = ["host", "connection", "content-length", "transfer-encoding", "cf-worker"];
+  const runtimes = ["host", "content-length", "transfer-encoding", "cf-worker"];
   return Object.fromEntries(Object.entries(headers).filter(([name]) => !runtimes.includes(name)));
 }
