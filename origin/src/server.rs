@@ -17,7 +17,7 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use tokio::{
-    io::AsyncWriteExt,
+    io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{Instant, sleep, timeout, timeout_at},
@@ -131,7 +131,7 @@ fn serve(
     });
 }
 
-/// Over the cap: the answer at once, whatever is asked.
+/// Over the cap: the answer as soon as anything is asked.
 async fn refuse(mut socket: TcpStream, deadline: Duration, _permit: OwnedSemaphorePermit) {
     let problem = Problem::overloaded();
     let body = serde_json::to_string(&problem.document(Some("/"))).unwrap_or_default();
@@ -141,6 +141,8 @@ async fn refuse(mut socket: TcpStream, deadline: Duration, _permit: OwnedSemapho
         body.len()
     );
     let farewell = async {
+        // Who is answered before it has asked takes the connection for broken, workerd among others.
+        socket.read(&mut [0; 1024]).await?;
         socket.write_all(answer.as_bytes()).await?;
         socket.shutdown().await?;
         // Closing with unread bytes would reset the connection before the answer is read.

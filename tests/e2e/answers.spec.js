@@ -384,6 +384,30 @@ test.describe("fault 23: over the cap of generations", () => {
   });
 });
 
+test.describe("fault 23: over the cap of connections", () => {
+  const CONNECTIONS = 8;
+  test.use({ flags: ["--connections", String(CONNECTIONS), "--heartbeat", "300ms", "--linger", "300ms"] });
+
+  test("a start is a 503 with Retry-After at once, until one is free", async ({ edge, origin }) => {
+    const streams = [];
+    const refused = [];
+    // Others hold connections too: the probes of this test.
+    while (refused.length < 3 * CONNECTIONS) {
+      const stream = await open(`${edge.url}/simple`, posted("a", 600_000));
+      if (stream.status === 200) streams.push(stream);
+      else refused.push(stream);
+    }
+    expect(streams.length).toBeGreaterThan(0);
+    expect(streams.length).toBeLessThanOrEqual(CONNECTIONS);
+    for (const { status, response } of refused) {
+      expect([status, response.headers.get("retry-after"), response.headers.get("content-type")]).toEqual([503, "1", "application/problem+json"]);
+    }
+    await Promise.all(streams.map((stream) => stream.leave()));
+    // The edge gives the place up at the next write to a reader that has left: a heartbeat.
+    await until(async () => (await whole(`${edge.url}/simple`, posted("b"))).text === "b", "a place is free");
+  });
+});
+
 test.describe("fault 19: an answer over the limit of one stream", () => {
   test.use({ flags: ["--stream-size", "2KiB"] });
 
