@@ -100,12 +100,7 @@ impl Origin {
 
     /// Waits until `/healthz` counts so many under this name.
     pub async fn until(&self, name: &str, count: u64) {
-        let reached = async {
-            while self.count(name).await != count {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        };
-        tokio::time::timeout(Duration::from_secs(10), reached).await.unwrap_or_else(|_| panic!("never {count} {name}"));
+        until(&format!("{count} {name}"), async || self.count(name).await == count).await;
     }
 
     /// The figures.
@@ -132,6 +127,16 @@ impl Origin {
     pub async fn ended(self) {
         self.server.await.expect("the server didn't panic");
     }
+}
+
+/// Waits until it is so.
+pub async fn until(what: &str, is_so: impl AsyncFn() -> bool) {
+    let reached = async {
+        while !is_so().await {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), reached).await.unwrap_or_else(|_| panic!("never {what}"));
 }
 
 /// Sends a request that is to be answered by a stream.
