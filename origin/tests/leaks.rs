@@ -1,26 +1,31 @@
-//! FAULT 20, in a process of its own: its descriptors and its memory are looked at.
+//! FAULT 20, in a process of its own: its descriptors, its tasks and its memory are looked at.
 
 #![expect(clippy::unwrap_used, reason = "a test that can't go on fails")]
-
-use std::time::Duration;
 
 use futures::future::join_all;
 use serde_json::json;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
+    runtime::Handle,
 };
 
 #[path = "api/helpers.rs"]
 #[expect(dead_code, reason = "the other tests use the rest")]
 mod helpers;
+mod memory;
 
-use helpers::{spawn_origin, start_bytes};
+use helpers::{spawn_origin, start_bytes, until};
+use memory::resident;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fault_20_connections_that_come_and_go_leave_nothing_behind() {
-    let origin = spawn_origin(&["--linger", "0s", "--retention", "0s"]).await;
+    // Places for all, so that none is refused because those before have not quite left theirs.
+    let places = ["--generations", "2000", "--queue", "2000"];
+    let origin = spawn_origin(&[&["--linger", "0s", "--retention", "0s"], &places[..]].concat()).await;
     let start = start_bytes(&json!([{ "tokens": 9999, "every_ms": 1 }]));
+    origin.until("started", 0).await;
+    let (descriptors_before, tasks_before) = (descriptors(), tasks());
     let come_and_go = async || {
         for _ in 0..10 {
             let drop_one = async || {
@@ -31,29 +36,23 @@ async fn fault_20_connections_that_come_and_go_leave_nothing_behind() {
             join_all((0..100).map(|_| drop_one())).await;
         }
         origin.until("running", 0).await;
+        until("the descriptors are closed", async || descriptors() <= descriptors_before).await;
+        until("the tasks have ended", async || tasks() <= tasks_before).await;
     };
     // What grows once and is kept, buffers and maps, has grown then.
     come_and_go().await;
-    let (descriptors_before, memory_before) = (descriptors(), resident());
+    let memory_before = resident();
     come_and_go().await;
     assert_eq!(origin.count("started").await, 2_000);
-    let settled = async {
-        while descriptors() > descriptors_before {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(10), settled).await.expect("the descriptors are closed");
     let grown = resident().saturating_sub(memory_before);
     assert!(grown < 4 * 1024 * 1024, "a thousand connections left {grown} bytes behind");
 }
 
-fn descriptors() -> usize {
-    std::fs::read_dir("/proc/self/fd").unwrap().count()
+/// The tasks of this process, the origin's among them.
+fn tasks() -> usize {
+    Handle::current().metrics().num_alive_tasks()
 }
 
-/// Resident memory, bytes.
-fn resident() -> usize {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() * 1024
+fn descriptors() -> usize {
+    std::fs::read_dir("/proc/self/fd").unwrap().count()
 }

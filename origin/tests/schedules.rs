@@ -1,5 +1,6 @@
 //! Hub and journal under random schedules: whatever the order of tokens, reads, cuts, returns, stops and
-//! waits, every reader gets every event once and in order, and exactly one terminal event, at the end.
+//! waits, every reader gets every event once and in order, and exactly one terminal event, at the end: the one that
+//! the schedule has brought about.
 
 #![expect(clippy::unwrap_used, reason = "a test that can't go on fails")]
 
@@ -19,7 +20,8 @@ use headwater_origin::{
     model::{Model, ModelError, Token, Tokens, fallback::Fallback},
     problem::Kind,
     stream::{
-        Attached, Finish, Framing, Hub, Journal, Limits, MemoryJournal, RedisJournal, Start, Usage, reader::Pace,
+        Attached, Finish, Framing, Hub, Journal, Limits, Log, MemoryJournal, RedisJournal, Start, Usage, log::Read,
+        reader::Pace,
     },
 };
 use proptest::{
@@ -28,7 +30,7 @@ use proptest::{
     strategy::ValueTree,
     test_runner::{TestCaseResult, TestRunner},
 };
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 #[expect(dead_code, reason = "the journal's own tests use the rest")]
 mod redis_server;
@@ -86,7 +88,7 @@ proptest! {
             let second = Duration::from_secs(1);
             let journal = MemoryJournal::new(second * RETENTION, 1 << 20);
             let (hub, feed) = hub(Arc::new(journal.clone()), second);
-            let id = run(std::slice::from_ref(&hub), feed, second, steps).await?;
+            let id = run(std::slice::from_ref(&hub), &journal, feed, second, steps).await?;
             sleep(second * RETENTION).await;
             prop_assert!(hub.stop(&id.parse().unwrap()).await.is_err(), "it expires");
             prop_assert_eq!(journal.bytes(), 0, "and leaves no bytes behind");
@@ -114,7 +116,7 @@ async fn readers_at_two_origins_get_every_event_once_and_the_same_terminal_event
             let told = format!("{steps:?}");
             let hubs = [writing, other];
             tokio::select! {
-                done = run(&hubs, feed, second, steps) => done.map_err(|error| format!("{error}: {told}")),
+                done = run(&hubs, &*a, feed, second, steps) => done.map_err(|error| format!("{error}: {told}")),
                 ((), ()) = async { tokio::join!(a.run(), b.run()) } => Err("a journal runs for ever".into()),
             }
         }
@@ -130,9 +132,11 @@ fn hub(journal: Arc<dyn Journal>, second: Duration) -> (Hub, UnboundedSender<Res
     (Hub::new("a".parse().unwrap(), models, journal, limits(second)), feed)
 }
 
-/// A schedule of a stream that the first hub starts; its readers are at all of them. The stream's id.
+/// A schedule of a stream that the first hub starts and keeps in `journal`; its readers are at all of them. The
+/// stream's id.
 async fn run(
     hubs: &[Hub],
+    journal: &dyn Journal,
     feed: UnboundedSender<Result<Token, ModelError>>,
     second: Duration,
     steps: Vec<Step>,
@@ -146,8 +150,10 @@ async fn run(
         trace: None,
     };
     let at = |reader: usize| &hubs[reader % hubs.len()];
+    let began = Instant::now();
     let first = hubs[0].start(prompt).await.unwrap();
     let id = first.log().id().to_string();
+    let mut life = Life::new(began, journal.find(first.log().id()).await.unwrap().unwrap());
     let mut readers: Vec<Client> = (0..READERS).map(|_| Client::new(&id)).collect();
     readers[0].body = Some(Box::pin(first.into_body()));
     let mut said = Vec::new();
@@ -155,6 +161,7 @@ async fn run(
     let mut whole = None;
 
     for step in steps {
+        life.may_end(&step);
         match step {
             Step::Token(size) => {
                 let text = format!("{} {}\n", said.len(), "x".repeat(size));
@@ -173,13 +180,22 @@ async fn run(
             Step::Back(reader) => readers[reader].back(at(reader)).await?,
             Step::Stop => match at(said.len()).stop(&id.parse().unwrap()).await {
                 Ok(()) => {}
-                Err(problem) => prop_assert_eq!(problem.kind(), Kind::NotFound),
+                Err(problem) => {
+                    prop_assert_eq!(problem.kind(), Kind::NotFound);
+                    readers[0].expired.get_or_insert_with(Instant::now);
+                }
             },
             Step::Wait(seconds) => sleep(second * seconds).await,
         }
+        life.look(readers.iter().any(|reader| reader.body.is_some()));
+        if hubs.len() == 1 {
+            prop_assert!(life.end.is_some() || life.unread < second * (LINGER + 1), "nobody reads it, and it goes on");
+        }
     }
 
+    life.may_end(&Step::Stop);
     let _ = hubs[0].stop(&id.parse().unwrap()).await;
+    life.look(true);
     let stopped = async {
         while hubs[0].status().running > 0 {
             sleep(Duration::from_millis(1)).await;
@@ -192,7 +208,17 @@ async fn run(
             reader.back(at(number)).await?;
             reader.read(LONG).await?;
         }
-        prop_assert!(reader.over || reader.expired, "every reader comes to the end: {:?}", reader.seen);
+        prop_assert!(reader.over || reader.expired.is_some(), "every reader comes to the end: {:?}", reader.seen);
+    }
+    let (ended, end) = life.end.expect("it was stopped at the latest");
+    if end == "/problems/abandoned" {
+        // At several origins one hears of the others' readers a moment later.
+        prop_assert!(life.unread >= second * LINGER / hubs.len() as u32, "abandoned while it was read");
+    } else {
+        prop_assert!(life.causes.contains(&&*end), "it ended as {end} by {:?}", life.causes);
+    }
+    for expired in readers.iter().filter_map(|reader| reader.expired) {
+        prop_assert!(expired >= ended + second * RETENTION, "not found {:?} after its end", expired - ended);
     }
     for reader in &readers {
         let chunks: Vec<&Seen> = reader.seen.iter().filter(|seen| !seen.terminal).collect();
@@ -201,12 +227,12 @@ async fn run(
             prop_assert_eq!(&seen.text, said);
         }
         prop_assert!(chunks.len() <= said.len());
-        if reader.seen.last().is_some_and(|seen| seen.finish == "stop") {
+        if reader.seen.last().is_some_and(|seen| seen.end == "stop") {
             prop_assert_eq!(Some(chunks.len()), whole, "an answer that ended well is whole");
         }
         let terminal = reader.seen.iter().filter(|seen| seen.terminal).count();
         prop_assert_eq!(terminal, usize::from(reader.over));
-        prop_assert!(!reader.over || reader.seen.last().is_some_and(|seen| seen.terminal));
+        prop_assert!(!reader.over || reader.seen.last().is_some_and(|seen| seen.terminal && seen.end == end));
     }
     let over: Vec<_> = readers.iter().filter(|reader| reader.over).collect();
     prop_assert!(over.windows(2).all(|pair| pair[0].seen == pair[1].seen), "all readers saw the same");
@@ -226,6 +252,57 @@ fn limits(second: Duration) -> Limits {
     }
 }
 
+/// What the schedule has done to the stream, and what became of it.
+struct Life {
+    began: Instant,
+    /// Until it has ended: whoever holds a log keeps it from being forgotten.
+    log: Option<Arc<Log>>,
+    /// How it may end.
+    causes: Vec<&'static str>,
+    /// Since when nobody reads it.
+    left: Option<Instant>,
+    /// The longest time that nobody has read it.
+    unread: Duration,
+    /// When and how it ended.
+    end: Option<(Instant, String)>,
+}
+
+impl Life {
+    fn new(began: Instant, log: Arc<Log>) -> Self {
+        Self { began, log: Some(log), causes: Vec::new(), left: None, unread: Duration::ZERO, end: None }
+    }
+
+    /// What is done next, where it may end the stream: behind its end nothing does.
+    fn may_end(&mut self, step: &Step) {
+        if self.log.as_ref().is_some_and(|log| log.ending().is_none()) {
+            self.causes.extend(match step {
+                Step::End(0) => Some("stop"),
+                Step::End(_) => Some("/problems/model-broke-off"),
+                Step::Stop => Some("stopped"),
+                _ => None,
+            });
+        }
+    }
+
+    /// Looks what became of it, and how long nobody has read it.
+    fn look(&mut self, attended: bool) {
+        let Some(log) = &self.log else { return };
+        let ended = log.ending().map(|ending| self.began + ending.after);
+        let now = ended.unwrap_or_else(Instant::now);
+        let left = *self.left.get_or_insert(now);
+        self.unread = self.unread.max(now.saturating_duration_since(left));
+        if attended {
+            self.left = None;
+        }
+        if let Some(ended) = ended {
+            let Read::Frames { bytes, .. } = log.read(0, usize::MAX, false) else { panic!("it has ended") };
+            let last = seen(std::str::from_utf8(&bytes).unwrap()).pop();
+            self.end = Some((ended, last.expect("there is a terminal event").1.end));
+            self.log = None;
+        }
+    }
+}
+
 type Body = Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>;
 
 /// A browser's part: a cursor, and what was seen.
@@ -234,7 +311,8 @@ struct Client {
     body: Option<Body>,
     seen: Vec<Seen>,
     over: bool,
-    expired: bool,
+    /// When its stream was not found.
+    expired: Option<Instant>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -242,12 +320,27 @@ struct Seen {
     index: u64,
     text: String,
     terminal: bool,
-    finish: String,
+    /// The finish, or the problem's type.
+    end: String,
+}
+
+/// The frames with an event in them, and their cursors.
+fn seen(frames: &str) -> Vec<(&str, Seen)> {
+    let seen = frames.split_terminator("\n\n").filter_map(|frame| {
+        let value = |name: &str| frame.lines().find_map(|line| line.strip_prefix(name));
+        let (cursor, data) = (value("id: ")?, value("data: ")?);
+        let data: serde_json::Value = serde_json::from_str(data).unwrap();
+        let text = |name: &str| data[name].as_str().unwrap_or_default().to_owned();
+        let index = cursor.split_once('.').unwrap().1.parse().unwrap();
+        let terminal = value("event: ").is_some();
+        Some((cursor, Seen { index, text: text("chunk"), terminal, end: text("finish") + &text("type") }))
+    });
+    seen.collect()
 }
 
 impl Client {
     fn new(id: &str) -> Self {
-        Self { cursor: id.to_owned(), body: None, seen: Vec::new(), over: false, expired: false }
+        Self { cursor: id.to_owned(), body: None, seen: Vec::new(), over: false, expired: None }
     }
 
     /// Reads until nothing has come for so long.
@@ -266,18 +359,10 @@ impl Client {
     }
 
     fn take(&mut self, frames: &str) {
-        for frame in frames.split_terminator("\n\n") {
-            let value = |name: &str| frame.lines().find_map(|line| line.strip_prefix(name));
-            let (Some(cursor), Some(data)) = (value("id: "), value("data: ")) else { continue };
-            let data: serde_json::Value = serde_json::from_str(data).unwrap();
-            self.seen.push(Seen {
-                index: cursor.split_once('.').unwrap().1.parse().unwrap(),
-                text: data["chunk"].as_str().unwrap_or_default().to_owned(),
-                terminal: value("event: ").is_some(),
-                finish: data["finish"].as_str().unwrap_or_default().to_owned(),
-            });
-            self.over |= value("event: ").is_some();
+        for (cursor, seen) in seen(frames) {
+            self.over |= seen.terminal;
             self.cursor = cursor.to_owned();
+            self.seen.push(seen);
         }
     }
 
@@ -287,11 +372,13 @@ impl Client {
             Ok(Attached::Reader(reader)) => {
                 prop_assert!(!self.over, "nothing is behind a terminal event");
                 self.body = Some(Box::pin(reader.into_body()));
+                // The generation looks up only then: who is gone in the same instant was never there.
+                sleep(Duration::from_millis(1)).await;
             }
             Ok(Attached::AtEnd) => prop_assert!(self.over),
             Err(problem) => {
                 prop_assert_eq!(problem.kind(), Kind::NotFound);
-                self.expired = true;
+                self.expired.get_or_insert_with(Instant::now);
             }
         }
         Ok(())

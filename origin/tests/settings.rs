@@ -1,5 +1,5 @@
 //! Settings: flags before the environment, the environment before the file, the file before the defaults; and
-//! what can't be used is told in one line.
+//! what can't be used is told in the first line, and where it isn't a flag's value, in that line alone.
 
 #![expect(clippy::unwrap_used, reason = "a test that can't go on fails")]
 
@@ -133,6 +133,7 @@ fn a_journal_that_cannot_be_used_is_told_in_one_line_without_its_password() {
         ] {
             let (_, told) = refused(variables, flags);
             assert!(told.contains("journal") && !told.contains("hush"), "{told}");
+            assert_eq!(told.trim().lines().count(), 1, "{told}");
         }
     }
     let help = Command::new(env!("CARGO_BIN_EXE_headwater-origin"))

@@ -3,7 +3,7 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::helpers::{data, events, open, problem, spawn_origin, terminal, text};
+use crate::helpers::{data, events, id_of, open, problem, spawn_origin, terminal, text};
 
 #[tokio::test]
 async fn a_framed_stream_has_the_headers_and_events_of_the_contract() {
@@ -15,7 +15,7 @@ async fn a_framed_stream_has_the_headers_and_events_of_the_contract() {
     assert_eq!(headers["x-accel-buffering"], "no");
     assert_eq!(headers["vary"], "Accept");
     assert!(headers["server-timing"].to_str().unwrap().starts_with("wait;dur="));
-    let id = crate::helpers::id_of(&response);
+    let id = id_of(&response);
     let body = response.text().await.unwrap();
     let expected = format!(
         "retry: 1000\nid: {id}\n\nid: {id}.0\ndata: {{\"chunk\":\"Bushy \"}}\n\nid: {id}.1\ndata: {{\"chunk\":\"tail\"}}\n\n\
@@ -82,7 +82,7 @@ async fn a_failure_behind_the_gate_is_told_to_a_retried_start_in_the_same_way() 
     let origin = spawn_origin(&["--gate", "20ms"]).await;
     let start = || origin.start(&json!([100, { "fail": "broke-off" }])).header("idempotency-key", "a-key-of-the-tests");
     let first = open(start()).await;
-    let id = crate::helpers::id_of(&first);
+    let id = id_of(&first);
     let first = events(first).await;
     assert_eq!(terminal(&first).0, "failed");
     assert_eq!(events(open(start()).await).await, first);
@@ -129,18 +129,24 @@ async fn a_model_that_panics_ends_its_stream_as_failed_and_no_other() {
 #[tokio::test]
 async fn only_the_edge_gets_in() {
     let origin = spawn_origin(&[]).await;
-    let url = format!("http://{}/prompts/simple", origin.address);
+    let running = open(origin.start(&json!([{ "tokens": 100_000, "every_ms": 5 }]))).await;
+    let stream = format!("/streams/{}", id_of(&running));
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
     for token in
         [None, Some("Bearer "), Some("Bearer a secret of the testz"), Some("a secret of the tests"), Some("Basic x")]
     {
-        let mut request = client.post(&url).json(&json!({}));
-        if let Some(token) = token {
-            request = request.header("authorization", token);
+        for (method, path) in [(Method::POST, "/prompts/simple"), (Method::GET, &*stream), (Method::DELETE, &*stream)] {
+            let mut request = client.request(method.clone(), format!("http://{}{path}", origin.address));
+            request = request.json(&json!({}));
+            if let Some(token) = token {
+                request = request.header("authorization", token);
+            }
+            let refused = problem(request.send().await.unwrap()).await;
+            assert_eq!(refused, (401, "unauthorised".into()), "{method} with {token:?}");
         }
-        assert_eq!(problem(request.send().await.unwrap()).await, (401, "unauthorised".into()), "{token:?}");
     }
-    assert_eq!(origin.count("started").await, 0, "no model was called");
+    assert_eq!(origin.count("started").await, 1, "no model was called");
+    assert_eq!(origin.count("running").await, 1, "and no stream stopped");
 }
 
 #[tokio::test]

@@ -97,12 +97,7 @@ impl Origin {
 
     /// Waits until `/healthz` counts so many under this name.
     pub async fn until(&self, name: &str, count: u64) {
-        let reached = async {
-            while self.count(name).await != count {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        };
-        tokio::time::timeout(Duration::from_secs(10), reached).await.unwrap_or_else(|_| panic!("never {count} {name}"));
+        until(&format!("{count} {name}"), async || self.count(name).await == count).await;
     }
 
     /// The figures.
@@ -129,6 +124,16 @@ impl Origin {
     pub async fn ended(self) {
         self.server.await.expect("the server didn't panic");
     }
+}
+
+/// Waits until it is so.
+pub async fn until(what: &str, is_so: impl AsyncFn() -> bool) {
+    let reached = async {
+        while !is_so().await {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), reached).await.unwrap_or_else(|_| panic!("never {what}"));
 }
 
 /// Sends a request that is to be answered by a stream.
@@ -176,7 +181,28 @@ pub fn terminal(events: &[Event]) -> (&str, Value) {
     let (last, before) = events.split_last().expect("a stream has a terminal event");
     assert!(before.iter().all(|event| event.event == "message"), "a terminal event is the last one: {before:?}");
     assert!(matches!(last.event.as_str(), "done" | "failed"), "the last event is a terminal one: {last:?}");
-    (&last.event, data(last))
+    let told = data(last);
+    if last.event == "failed" {
+        assert_retryable(&told);
+    }
+    (&last.event, told)
+}
+
+/// A problem says whether another try may go better, each as the contract has it.
+fn assert_retryable(problem: &Value) {
+    let retryable = [
+        "rate-limited",
+        "internal",
+        "model-broke-off",
+        "overloaded",
+        "journal",
+        "first-token-timeout",
+        "idle-timeout",
+        "abandoned",
+        "interrupted",
+    ];
+    let name = problem["type"].as_str().expect("a problem has a type").trim_start_matches("/problems/");
+    assert_eq!(problem["retryable"], retryable.contains(&name), "{problem}");
 }
 
 /// The problem's name; checks what all problems have.
@@ -189,7 +215,7 @@ pub async fn problem(response: Response) -> (u16, String) {
     for text in ["type", "title", "detail", "instance"] {
         assert!(document[text].is_string(), "{text} of {document}");
     }
-    assert!(document["retryable"].is_boolean());
+    assert_retryable(&document);
     assert!(!matches!(status, 429 | 503) || headers.contains_key("retry-after"), "{status} says when to retry");
     let name = document["type"].as_str().and_then(|name| name.strip_prefix("/problems/"));
     (status, name.expect("a type of ours").to_owned())

@@ -1,8 +1,18 @@
 //! FAULTS "Wire": what the model says is what the reader gets, byte for byte.
 
+use std::convert::Infallible;
+
+use eventsource_stream::Eventsource;
+use futures::{StreamExt, executor::block_on, stream};
+use headwater_origin::{
+    problem::Problem,
+    stream::{Cursor, Event},
+    wire,
+};
+use proptest::{collection::vec, prelude::*, sample::Index};
 use serde_json::json;
 
-use crate::helpers::{events, follow_bytes, id_of, open, spawn_origin, terminal, text};
+use crate::helpers::{SECRET, data, events, id_of, open, spawn_origin, start_bytes, terminal, text};
 
 #[tokio::test]
 async fn fault_1_any_text_arrives_as_it_is() {
@@ -24,33 +34,73 @@ async fn fault_2_text_that_looks_like_an_event_is_text() {
     assert_eq!((text(&all), all.len()), (format!("{evil}on"), 3));
 }
 
-#[tokio::test]
-async fn fault_3_the_same_events_in_whatever_pieces_they_come() {
-    use eventsource_stream::Eventsource;
-    use futures::{StreamExt, stream};
-    let origin = spawn_origin(&[]).await;
-    let response = open(origin.start(&json!(["\u{1f9a6}\r\n", "b", { "tokens": 5 }]))).await;
-    let id = id_of(&response);
-    let whole = events(response).await;
-    let bytes = follow_bytes(&origin, &id).await;
-    for cut in 0..=bytes.len() {
-        let pieces = [&bytes[..cut], &bytes[cut..]].map(|piece| Ok::<_, std::convert::Infallible>(piece.to_vec()));
-        let cut: Vec<_> = stream::iter(pieces).eventsource().map(Result::unwrap).collect().await;
-        assert_eq!(cut, whole);
+/// Text as a model may say it, and as those write it who mean no good.
+fn any_text() -> impl Strategy<Value = String> {
+    prop_oneof![any::<String>(), "(\r|\n|:| |id|event|data|retry|done|\u{0}|\u{2028}|\u{feff}|\u{1f9a6}|\\|\"){0,12}"]
+}
+
+proptest! {
+    #[test]
+    fn fault_3_any_text_cut_anywhere_is_read_as_the_same_events(
+        texts in vec(any_text(), 1..6), cuts in vec(any::<Index>(), 0..6), singly in any::<bool>(),
+    ) {
+        let start: Cursor = "a-0123456789ABCDEFGHIJkl".parse().unwrap();
+        let mut frames = wire::preamble(&start);
+        for (index, text) in (0..).zip(&texts) {
+            wire::frame(&mut frames, &start.id, index, &Event::Chunk(text.clone()));
+            frames += wire::HEARTBEAT;
+        }
+        wire::frame(&mut frames, &start.id, texts.len() as u64, &Event::Failed(Problem::abandoned()));
+
+        let mut ends: Vec<usize> = cuts.iter().map(|cut| cut.index(frames.len())).chain([frames.len()]).collect();
+        ends.sort_unstable();
+        let starts = [0].into_iter().chain(ends.iter().copied());
+        let pieces: Vec<&[u8]> = if singly {
+            frames.as_bytes().chunks(1).collect()
+        } else {
+            starts.zip(&ends).map(|(start, &end)| &frames.as_bytes()[start..end]).collect()
+        };
+        let read = stream::iter(pieces.into_iter().map(Ok::<_, Infallible>)).eventsource();
+        let read: Vec<_> = block_on(read.map(Result::unwrap).collect());
+        prop_assert_eq!(terminal(&read).0, "failed");
+        for (index, event) in read.iter().enumerate() {
+            prop_assert_eq!(&event.id, &format!("{}.{index}", start.id));
+        }
+        let chunks = read[..read.len() - 1].iter().map(|event| data(event)["chunk"].as_str().unwrap().to_owned());
+        prop_assert_eq!(chunks.collect::<Vec<_>>(), texts);
     }
-    let singles = bytes.iter().map(|&byte| Ok::<_, std::convert::Infallible>(vec![byte]));
-    let singles: Vec<_> = stream::iter(singles).eventsource().map(Result::unwrap).collect().await;
-    assert_eq!(singles, whole);
 }
 
 #[tokio::test]
 async fn frames_that_are_ready_together_leave_as_one_chunk() {
-    let origin = spawn_origin(&["--write-interval", "100ms"]).await;
-    let mut response = open(origin.start(&json!([{ "tokens": 2 }, 20, { "tokens": 200 }, 500, "end"]))).await;
-    let mut writes = Vec::new();
-    while let Some(write) = response.chunk().await.unwrap() {
-        writes.push(String::from_utf8(write.to_vec()).unwrap().matches("data:").count());
+    let origin = spawn_origin(&["--write-interval", "1h"]).await;
+    let script = json!(["first", 100, { "tokens": 200 }]);
+    let finished = open(origin.start(&script)).await;
+    let id = id_of(&finished);
+    events(finished).await;
+    // The first token leaves at once; the rest waits for the interval, or for the end.
+    let live = start_bytes(&script);
+    let replay = format!("GET /streams/{id} HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {SECRET}\r\n\r\n");
+    for (request, most) in [(&*live, 2), (replay.as_bytes(), 1)] {
+        let request = String::from_utf8_lossy(request).replacen("\r\n", "\r\nconnection: close\r\n", 1);
+        let answer = origin.raw(request.as_bytes()).await;
+        let writes: Vec<_> = chunks(&answer).iter().map(|chunk| chunk.matches("data:").count()).collect();
+        assert_eq!(writes.iter().sum::<usize>(), 202, "{answer}");
+        assert!(writes.len() <= most, "{writes:?}");
     }
-    assert!(writes.len() <= 5, "{writes:?}");
-    assert_eq!(writes.iter().sum::<usize>(), 204);
+}
+
+/// The chunks of an answer's body, RFC 9112 section 7.1.
+fn chunks(answer: &str) -> Vec<&str> {
+    let (_, mut rest) = answer.split_once("\r\n\r\n").unwrap();
+    let mut chunks = Vec::new();
+    loop {
+        let (size, after) = rest.split_once("\r\n").unwrap();
+        let (chunk, after) = after.split_at(usize::from_str_radix(size, 16).unwrap());
+        if chunk.is_empty() {
+            return chunks;
+        }
+        chunks.push(chunk);
+        rest = after.strip_prefix("\r\n").unwrap();
+    }
 }

@@ -1,6 +1,6 @@
 //! FAULTS 12, 14 and 15: providers that fail, and readers that leave.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use reqwest::Method;
 use serde_json::json;
@@ -74,7 +74,7 @@ async fn fault_14_a_failure_before_the_first_token_is_a_status_without_the_provi
         }
         let told = process.origin.start(&json!("a")).send().await.unwrap().text().await.unwrap();
         assert!(!told.contains("words of the provider"), "{what}: {told}");
-        assert!(process.log().contains("the model gave no first token"), "{what}: {}", process.log());
+        process.until_logged("the model gave no first token").await;
     }
 }
 
@@ -156,10 +156,23 @@ async fn fault_14_when_all_fail_the_failure_that_may_pass_is_told() {
 
 #[tokio::test]
 async fn fault_14_a_failure_after_the_gate_is_failed_or_broken_off() {
-    let late = Answer::stream([Step::Pause(Duration::from_millis(300)), Step::Cut]);
-    let provider = Provider::spawn(late).await;
-    let process = OPENAI.origin(&provider, &["--gate", "20ms"]).await;
-    assert_failed(&process.origin, "/problems/model-broke-off", &json!(true), "").await;
+    for protocol in &PROTOCOLS {
+        let late = Answer::stream([Step::Pause(Duration::from_millis(500)), Step::Cut]);
+        let provider = Provider::spawn(late).await;
+        let process = protocol.origin(&provider, &["--gate", "20ms"]).await;
+        assert_failed(&process.origin, "/problems/model-broke-off", &json!(true), "").await;
+    }
+}
+
+#[tokio::test]
+async fn fault_14_a_cut_after_the_first_token_is_failed_in_every_protocol() {
+    for protocol in &PROTOCOLS {
+        for then in [&[Step::Cut][..], &[], &[send("nonsense\n\n"), Step::Cut]] {
+            let provider = Provider::spawn(protocol.begun(then)).await;
+            let process = protocol.origin(&provider, &[]).await;
+            assert_failed(&process.origin, "/problems/model-broke-off", &json!(true), "Bushy").await;
+        }
+    }
 }
 
 #[tokio::test]
@@ -208,7 +221,7 @@ fn last_event(model: &str) -> &'static str {
 
 #[tokio::test]
 async fn fault_15_a_model_that_is_silent_from_the_start_is_left_for_the_next() {
-    let silent = Provider::spawn(Answer::stream([Step::Hang])).await;
+    let silent = Provider::spawn(silent()).await;
     let good = Provider::spawn(Answer::text(PROTOCOLS[1].fixture)).await;
     let process = with_fallback(&silent, &good, &["--first-token-timeout", "1s"]).await;
     let all = events(open(process.origin.start(&json!("a"))).await).await;
@@ -218,46 +231,54 @@ async fn fault_15_a_model_that_is_silent_from_the_start_is_left_for_the_next() {
 
 #[tokio::test]
 async fn fault_15_a_stall_is_given_up_and_its_connection_closed() {
-    let silent = Provider::spawn(Answer::stream([Step::Hang])).await;
-    let process = OPENAI.origin(&silent, &["--first-token-timeout", "100ms"]).await;
-    let response = process.origin.start(&json!("a")).send().await.unwrap();
-    assert_eq!(problem(response).await, (504, "first-token-timeout".into()));
-    silent.until_left(1).await;
+    for protocol in &PROTOCOLS {
+        let silent = Provider::spawn(silent()).await;
+        let process = protocol.origin(&silent, &["--first-token-timeout", "100ms"]).await;
+        let response = process.origin.start(&json!("a")).send().await.unwrap();
+        assert_eq!(problem(response).await, (504, "first-token-timeout".into()), "{}", protocol.model);
+        silent.until_left(1).await;
 
-    let stalled = Provider::spawn(Answer::stream([send(TOKEN), Step::Hang])).await;
-    let process = OPENAI.origin(&stalled, &["--idle-timeout", "100ms"]).await;
-    assert_failed(&process.origin, "/problems/idle-timeout", &json!(true), "tick ").await;
-    stalled.until_left(1).await;
+        let stalled = Provider::spawn(protocol.begun(&[Step::Hang])).await;
+        let process = protocol.origin(&stalled, &["--idle-timeout", "100ms"]).await;
+        assert_failed(&process.origin, "/problems/idle-timeout", &json!(true), "Bushy").await;
+        stalled.until_left(2).await;
+    }
 }
 
 #[tokio::test]
 async fn fault_12_the_providers_connection_is_closed_when_the_linger_has_passed() {
-    let provider = Provider::spawn(endless()).await;
-    let process = OPENAI.origin(&provider, &["--linger", "2s"]).await;
-    let response = open(process.origin.start(&json!("a"))).await;
-    let id = id_of(&response);
-    first_events(response, 3).await;
-    assert_eq!((provider.left(), process.origin.count("running").await), (0, 1), "it lingers");
-    provider.until_left(1).await;
-    let all = events(process.origin.follow(&id).await).await;
-    assert_eq!(terminal(&all).1["type"], "/problems/abandoned");
+    let linger = Duration::from_secs(1);
+    for protocol in &PROTOCOLS {
+        let provider = Provider::spawn(protocol.endless()).await;
+        let process = protocol.origin(&provider, &["--linger", "1s"]).await;
+        let response = open(process.origin.start(&json!("a"))).await;
+        let (id, read) = (id_of(&response), Instant::now());
+        first_events(response, 3).await;
+        provider.until_left(1).await;
+        assert!(read.elapsed() >= linger, "it lingers: {} after {:?}", protocol.model, read.elapsed());
+        let all = events(process.origin.follow(&id).await).await;
+        assert_eq!(terminal(&all).1["type"], "/problems/abandoned");
+    }
 }
 
 #[tokio::test]
 async fn fault_12_a_bare_streams_provider_is_left_with_its_reader() {
-    let provider = Provider::spawn(endless()).await;
-    let process = OPENAI.origin(&provider, &["--linger", "1h"]).await;
-    let mut response = open(process.origin.bare(&json!("a"))).await;
-    response.chunk().await.unwrap();
-    drop(response);
-    provider.until_left(1).await;
+    for protocol in &PROTOCOLS {
+        let provider = Provider::spawn(protocol.endless()).await;
+        let process = protocol.origin(&provider, &["--linger", "1h"]).await;
+        let mut response = open(process.origin.bare(&json!("a"))).await;
+        response.chunk().await.unwrap();
+        drop(response);
+        provider.until_left(1).await;
+    }
 }
 
 #[tokio::test]
 async fn fault_12_a_stop_closes_the_providers_connection_before_and_after_the_first_token() {
-    for answer in [endless(), Answer::stream([Step::Hang])] {
+    let each = PROTOCOLS.iter().flat_map(|protocol| [(protocol, protocol.endless()), (protocol, silent())]);
+    for (protocol, answer) in each {
         let provider = Provider::spawn(answer).await;
-        let process = OPENAI.origin(&provider, &["--gate", "20ms"]).await;
+        let process = protocol.origin(&provider, &["--gate", "20ms"]).await;
         let response = open(process.origin.start(&json!("a"))).await;
         let stopped = process.origin.request(Method::DELETE, &format!("/streams/{}", id_of(&response)));
         let stopped = async {
@@ -269,8 +290,8 @@ async fn fault_12_a_stop_closes_the_providers_connection_before_and_after_the_fi
     }
 }
 
-fn endless() -> Answer {
-    Answer::stream([Step::Endless(TOKEN.into(), Duration::from_millis(5))])
+fn silent() -> Answer {
+    Answer::stream([Step::Hang])
 }
 
 /// A framed answer ends as `failed` after `said`, and a bare one breaks off.

@@ -9,7 +9,7 @@ use std::{
 
 use serde_json::Value;
 
-use crate::helpers::{Origin, SECRET};
+use crate::helpers::{Origin, SECRET, until};
 
 /// A running origin; it is killed when it is dropped.
 pub struct Process {
@@ -59,6 +59,11 @@ impl Process {
     /// What it has logged.
     pub fn log(&self) -> String {
         self.log.lock().expect("no test panics with it").clone()
+    }
+
+    /// Waits until it has logged this.
+    pub async fn until_logged(&self, text: &str) {
+        until(&format!("logged {text}"), async || self.log().contains(text)).await;
     }
 
     /// The record of its first stream that has ended.

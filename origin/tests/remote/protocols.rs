@@ -1,5 +1,7 @@
 //! What the providers' protocols say, and what the reader gets of it.
 
+use std::time::Duration;
+
 use serde_json::json;
 
 use crate::{
@@ -73,6 +75,29 @@ pub const PROTOCOLS: [Protocol; 4] = [
 ];
 
 impl Protocol {
+    /// The fixture's first event with text, `Bushy`, and what comes before it.
+    pub fn first_token(&self) -> (&'static str, &'static str) {
+        // An event of an event stream ends in an empty line, a line of JSON with itself.
+        let mut ends = ["\r\n\r\n", "\n\n", "\n"].into_iter();
+        let end = ends.find(|end| self.fixture.contains(end)).expect("every fixture has lines");
+        let text = self.fixture.find("\"Bushy\"").expect("every fixture says it");
+        let start = self.fixture[..text].rfind(end).map_or(0, |before| before + end.len());
+        let after = text + self.fixture[text..].find(end).expect("the event ends") + end.len();
+        (&self.fixture[start..after], &self.fixture[..start])
+    }
+
+    /// An answer that begins with the first token and then does this.
+    pub fn begun(&self, then: &[Step]) -> Answer {
+        let (token, before) = self.first_token();
+        Answer::stream([send(before), send(token)].into_iter().chain(then.iter().cloned()))
+    }
+
+    /// An answer that says the first token for ever.
+    pub fn endless(&self) -> Answer {
+        let token = self.first_token().0;
+        self.begun(&[Step::Endless(token.into(), Duration::from_millis(5))])
+    }
+
     /// An origin whose model is this provider's.
     pub async fn origin(&self, provider: &Provider, flags: &[&str]) -> Process {
         let variables = [(self.address, &*provider.url("")), (self.key, "the-key-of-the-tests")];
@@ -175,5 +200,5 @@ async fn connections_to_a_provider_are_used_again() {
         let all = events(open(process.origin.start(&json!("a"))).await).await;
         assert_eq!(terminal(&all).0, "done");
     }
-    assert_eq!((provider.requests().len(), provider.left()), (3, 0));
+    assert_eq!((provider.requests().len(), provider.accepted()), (3, 1));
 }

@@ -2,7 +2,10 @@
 
 use std::{
     net::SocketAddr,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -42,6 +45,7 @@ pub enum Step {
 pub struct Provider {
     pub address: SocketAddr,
     seen: Arc<Mutex<Vec<Request>>>,
+    accepted: Arc<AtomicUsize>,
     left: watch::Receiver<usize>,
 }
 
@@ -82,9 +86,11 @@ impl Provider {
         let address = listener.local_addr().expect("it has an address");
         let seen = Arc::new(Mutex::new(Vec::new()));
         let (leaving, left) = watch::channel(0);
-        let requests = seen.clone();
+        let (requests, accepting) = (seen.clone(), Arc::new(AtomicUsize::new(0)));
+        let accepted = accepting.clone();
         tokio::spawn(async move {
             while let Ok((socket, _)) = listener.accept().await {
+                accepting.fetch_add(1, Ordering::Relaxed);
                 let (answer, requests, leaving) = (answer.clone(), requests.clone(), leaving.clone());
                 tokio::spawn(async move {
                     serve(socket, &answer, &requests).await;
@@ -92,7 +98,7 @@ impl Provider {
                 });
             }
         });
-        Self { address, seen, left }
+        Self { address, seen, accepted, left }
     }
 
     /// Its base URL.
@@ -112,9 +118,9 @@ impl Provider {
         assert!(waited.is_ok_and(|left| left.is_ok()), "the provider's connection stays open");
     }
 
-    /// How many connections to it are closed.
-    pub fn left(&self) -> usize {
-        *self.left.borrow()
+    /// How many connections to it there were.
+    pub fn accepted(&self) -> usize {
+        self.accepted.load(Ordering::Relaxed)
     }
 }
 

@@ -37,7 +37,7 @@ fn what_cannot_be_used_is_one_clear_line() {
 }
 
 #[test]
-fn a_name_that_is_none_is_told_with_those_that_are() {
+fn a_name_that_is_none_is_told_in_the_first_line_with_those_that_are() {
     for name in ["gpt-5", "nobody:gpt-5", "http://models.example/v1#a", "https://models.example/v1"] {
         let (output, said) = refused(&[], &["--model", name]);
         assert_eq!(output.status.code(), Some(2), "{said}");
