@@ -17,7 +17,7 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use tokio::{
-    io::AsyncWriteExt,
+    io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{Instant, sleep, timeout, timeout_at},
@@ -142,7 +142,9 @@ async fn refuse(mut socket: TcpStream, deadline: Duration, _permit: OwnedSemapho
     );
     let farewell = async {
         // Who is answered before it has asked takes the connection for broken, workerd among others.
-        socket.readable().await?;
+        if socket.read(&mut [0; 1024]).await? == 0 {
+            return Ok(());
+        }
         socket.write_all(answer.as_bytes()).await?;
         socket.shutdown().await?;
         // Closing with unread bytes would reset the connection before the answer is read.
