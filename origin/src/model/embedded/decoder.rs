@@ -235,7 +235,7 @@ impl Sequence {
 }
 
 /// How tokens of this vocabulary are chosen.
-pub(super) fn sampler(settings: &Settings, vocabulary: i32) -> LlamaSampler {
+fn sampler(settings: &Settings, vocabulary: i32) -> LlamaSampler {
     let seed = settings.seed.unwrap_or_else(rand::random);
     let penalties = LlamaSampler::penalties(vocabulary, PENALTY_WINDOW, settings.repetition_penalty, 0.0, 0.0);
     if settings.temperature <= 0.0 {
