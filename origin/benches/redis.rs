@@ -11,22 +11,11 @@ use std::{
 
 use futures::future::try_join_all;
 use headwater_origin::program;
+use headwater_origin_testing::{Process, RedisServer, SECRET, Scripted, free_address};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
 };
-
-#[expect(dead_code, reason = "the other benchmarks use the rest")]
-mod process;
-#[path = "../tests/redis_server/mod.rs"]
-#[expect(dead_code, reason = "the tests use the rest")]
-mod redis_server;
-#[path = "../examples/scripted.rs"]
-#[expect(dead_code, reason = "the example is a program too")]
-mod scripted;
-
-use process::{Process, SECRET, free_address};
-use redis_server::RedisServer;
 
 const STREAMS: usize = 200;
 /// Tokens of each stream, and the time from one to the next: 50 tokens/s for 15 s.
@@ -37,7 +26,7 @@ type Failure = Box<dyn std::error::Error>;
 
 fn main() -> ExitCode {
     if std::env::args().any(|arg| arg == "--listen") {
-        return program::main(|_| Ok(vec![Arc::new(scripted::Scripted)]));
+        return program::main(|_| Ok(vec![Arc::new(Scripted)]));
     }
     if let Err(error) = measure() {
         eprintln!("{error}");

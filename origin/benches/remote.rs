@@ -10,16 +10,12 @@ use std::{
 };
 
 use futures::{StreamExt, future::join_all, stream};
+use headwater_origin_testing::{Process, SECRET, free_address};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
 };
-
-#[expect(dead_code, reason = "the other benchmarks use the rest")]
-mod process;
-
-use process::{Process, SECRET, free_address};
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 

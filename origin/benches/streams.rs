@@ -11,18 +11,11 @@ use std::{
 
 use futures::{StreamExt, future::join_all, stream};
 use headwater_origin::program;
+use headwater_origin_testing::{Process, SECRET, Scripted, free_address};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::TcpStream,
 };
-
-#[expect(dead_code, reason = "the other benchmarks use the rest")]
-mod process;
-#[path = "../examples/scripted.rs"]
-#[expect(dead_code, reason = "the example is a program too")]
-mod scripted;
-
-use process::{Process, SECRET, free_address};
 
 /// The server's address: a port that was free.
 static ADDRESS: LazyLock<SocketAddr> = LazyLock::new(|| free_address().expect("a port is free"));
@@ -31,7 +24,7 @@ const AT_ONCE: usize = 100;
 
 fn main() -> ExitCode {
     if std::env::args().any(|arg| arg == "--listen") {
-        return program::main(|_| Ok(vec![Arc::new(scripted::Scripted)]));
+        return program::main(|_| Ok(vec![Arc::new(Scripted)]));
     }
     if let Err(error) = measure() {
         eprintln!("{error}");

@@ -17,15 +17,8 @@ use headwater_origin::{
         RedisJournal, Start, StreamId, Writer, log::Read, reader::Pace,
     },
 };
+use headwater_origin_testing::{RedisServer, Scripted};
 use tokio::time::{sleep, timeout};
-
-#[expect(dead_code, reason = "other tests use the rest")]
-mod redis_server;
-#[path = "../examples/scripted.rs"]
-#[expect(dead_code, reason = "the example is a program too")]
-mod scripted;
-
-use redis_server::RedisServer;
 
 /// So that nobody has to wait for the 15 s of a real one.
 const LEASE: Duration = Duration::from_millis(1_500);
@@ -460,7 +453,7 @@ fn hub(journal: Arc<dyn Journal>) -> Hub {
         queue: 8,
         pace: Pace { write_interval: Duration::ZERO, heartbeat: Duration::from_secs(10) },
     };
-    let models = Fallback::new(vec![Arc::new(scripted::Scripted)], LONG);
+    let models = Fallback::new(vec![Arc::new(Scripted)], LONG);
     Hub::new("a".parse().unwrap(), models, journal, limits)
 }
 

@@ -3,20 +3,13 @@
 #![expect(clippy::unwrap_used, reason = "a test that can't go on fails")]
 
 use futures::future::join_all;
+use headwater_origin_testing::{resident, spawn_origin, start_bytes, until};
 use serde_json::json;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
     runtime::Handle,
 };
-
-#[path = "api/helpers.rs"]
-#[expect(dead_code, reason = "the other tests use the rest")]
-mod helpers;
-mod memory;
-
-use helpers::{spawn_origin, start_bytes, until};
-use memory::resident;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fault_20_connections_that_come_and_go_leave_nothing_behind() {

@@ -24,6 +24,7 @@ use headwater_origin::{
         reader::Pace,
     },
 };
+use headwater_origin_testing::RedisServer;
 use proptest::{
     collection::vec,
     prelude::*,
@@ -31,11 +32,6 @@ use proptest::{
     test_runner::{TestCaseResult, TestRunner},
 };
 use tokio::time::{Instant, sleep, timeout};
-
-#[expect(dead_code, reason = "the journal's own tests use the rest")]
-mod redis_server;
-
-use redis_server::RedisServer;
 
 /// In seconds of the schedule.
 const LINGER: u32 = 20;

@@ -5,6 +5,7 @@
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
+use headwater_origin_testing::{Origin, SECRET, id_of, open, resident, spawn_origin};
 use reqwest::Response;
 use serde_json::json;
 use tokio::{
@@ -12,14 +13,6 @@ use tokio::{
     net::{TcpSocket, TcpStream},
     time::{sleep, timeout},
 };
-
-#[path = "api/helpers.rs"]
-#[expect(dead_code, reason = "the other tests use the rest")]
-mod helpers;
-mod memory;
-
-use helpers::{Origin, SECRET, id_of, open, spawn_origin};
-use memory::resident;
 
 const READERS: usize = 50;
 /// More than the system's buffers for a connection hold, bytes.

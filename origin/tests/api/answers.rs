@@ -1,9 +1,8 @@
 //! What is answered to requests, good and bad.
 
+use headwater_origin_testing::{SECRET, data, events, id_of, open, problem, spawn_origin, terminal, text};
 use reqwest::Method;
 use serde_json::{Value, json};
-
-use crate::helpers::{data, events, id_of, open, problem, spawn_origin, terminal, text};
 
 #[tokio::test]
 async fn a_framed_stream_has_the_headers_and_events_of_the_contract() {
@@ -186,8 +185,7 @@ async fn bad_bodies_are_refused_and_start_nothing() {
 async fn a_body_over_the_limit_is_refused_by_its_length_and_by_its_chunks() {
     let origin = spawn_origin(&[]).await;
     let head = format!(
-        "POST /prompts/simple HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {}\r\ncontent-type: application/json\r\nconnection: close\r\n",
-        crate::helpers::SECRET
+        "POST /prompts/simple HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {SECRET}\r\ncontent-type: application/json\r\nconnection: close\r\n"
     );
     // By its length: refused although not a byte of it has come.
     let answer = origin.raw(format!("{head}content-length: 16385\r\n\r\n").as_bytes()).await;
@@ -203,9 +201,8 @@ async fn a_body_over_the_limit_is_refused_by_its_length_and_by_its_chunks() {
 async fn a_body_that_breaks_off_is_a_bad_request() {
     let origin = spawn_origin(&[]).await;
     let head = format!(
-        "POST /prompts/simple HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {}\r\ncontent-type: application/json\r\n\
-         transfer-encoding: chunked\r\n\r\nxyz\r\n",
-        crate::helpers::SECRET
+        "POST /prompts/simple HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {SECRET}\r\ncontent-type: application/json\r\n\
+         transfer-encoding: chunked\r\n\r\nxyz\r\n"
     );
     let answer = origin.raw(head.as_bytes()).await;
     assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");

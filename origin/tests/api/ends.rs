@@ -3,9 +3,10 @@
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
+use headwater_origin_testing::{
+    Origin, events, first_events, id_of, open, problem, spawn_origin, terminal, text, until,
+};
 use serde_json::json;
-
-use crate::helpers::{Origin, events, first_events, id_of, open, problem, spawn_origin, terminal, text, until};
 
 const ENDLESS: &str = r#"[{"tokens": 100000, "every_ms": 5}]"#;
 

@@ -1,8 +1,7 @@
 //! The figures that the origin tells of its streams.
 
+use headwater_origin_testing::{Origin, events, first_events, id_of, open, spawn_origin, terminal};
 use serde_json::json;
-
-use crate::helpers::{Origin, events, first_events, id_of, open, spawn_origin, terminal};
 
 #[tokio::test]
 async fn the_figures_count_starts_ends_readers_and_what_they_came_for() {

@@ -1,13 +1,12 @@
 //! What is asked in other ways than a client of today asks.
 
+use headwater_origin_testing::{SECRET, id_of, open, problem, spawn_origin, start_bytes};
 use reqwest::Method;
 use serde_json::json;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
 };
-
-use crate::helpers::{SECRET, id_of, open, problem, spawn_origin, start_bytes};
 
 /// An end of a body without chunks is an end of the connection, and a cut looks like one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

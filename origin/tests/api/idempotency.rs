@@ -1,10 +1,9 @@
 //! FAULTS 10 and 13: a retried start doesn't pay twice.
 
 use futures::future::join_all;
+use headwater_origin_testing::{events, id_of, open, problem, spawn_origin, text};
 use reqwest::Method;
 use serde_json::json;
-
-use crate::helpers::{events, id_of, open, problem, spawn_origin, text};
 
 const KEY: &str = "a-key-of-the-tests-0001";
 

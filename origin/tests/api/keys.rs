@@ -1,9 +1,8 @@
 //! How long an idempotency key stands for its stream.
 
+use headwater_origin_testing::{Origin, events, id_of, open, problem, spawn_origin};
 use reqwest::Response;
 use serde_json::json;
-
-use crate::helpers::{Origin, events, id_of, open, problem, spawn_origin};
 
 const KEY: &str = "a-key-of-the-tests-0001";
 

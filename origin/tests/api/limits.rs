@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
+use headwater_origin_testing::{data, events, open, spawn_origin, start_bytes, terminal, text};
 use serde_json::json;
 use tokio::{io::AsyncWriteExt, net::TcpStream, time::timeout};
-
-use crate::helpers::{data, events, open, spawn_origin, start_bytes, terminal, text};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fault_19_what_fits_the_streams_limit_is_not_cut() {

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
+use headwater_origin_testing::{events, id_of, open, problem, spawn_origin, start_bytes, terminal};
 use serde_json::json;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -10,8 +11,6 @@ use tokio::{
     sync::Barrier,
     time::timeout,
 };
-
-use crate::helpers::{events, id_of, open, problem, spawn_origin, start_bytes, terminal};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fault_21_a_reader_that_does_not_read_is_cut_at_the_write_deadline() {

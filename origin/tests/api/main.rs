@@ -5,15 +5,11 @@
 mod answers;
 mod ends;
 mod figures;
-mod helpers;
 mod http;
 mod idempotency;
 mod keys;
 mod limits;
 mod load;
 mod redis;
-#[path = "../redis_server/mod.rs"]
-#[expect(dead_code, reason = "the journal's own tests use the rest")]
-mod redis_server;
 mod resume;
 mod wire;

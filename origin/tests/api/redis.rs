@@ -3,12 +3,10 @@
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
-use serde_json::json;
-
-use crate::{
-    helpers::{Origin, events, first_events, id_of, open, problem, spawn_origin, terminal},
-    redis_server::RedisServer,
+use headwater_origin_testing::{
+    Origin, RedisServer, events, first_events, id_of, open, problem, spawn_origin, terminal,
 };
+use serde_json::json;
 
 async fn spawn_two(server: &RedisServer) -> (Origin, Origin) {
     let journal = server.address();

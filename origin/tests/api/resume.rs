@@ -3,10 +3,9 @@
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
+use headwater_origin_testing::{events, first_events, id_of, open, problem, spawn_origin, terminal, text, until};
 use reqwest::Method;
 use serde_json::json;
-
-use crate::helpers::{events, first_events, follow_bytes, id_of, open, problem, spawn_origin, terminal, text, until};
 
 #[tokio::test]
 async fn fault_5_a_chunk_behind_a_cut_appears_once() {
@@ -41,7 +40,7 @@ async fn every_cursor_of_a_finished_stream_gives_exactly_what_is_behind_it() {
             let body = rest.text().await.unwrap();
             assert!(body.starts_with(&format!("retry: 1000\nid: {id}.{index}\n\n")), "the cursor is kept: {body}");
             assert!(
-                String::from_utf8(follow_bytes(&origin, &id).await)
+                String::from_utf8(origin.follow_bytes(&id).await)
                     .unwrap()
                     .ends_with(&body[body.find("\n\n").unwrap() + 2..])
             );

@@ -9,10 +9,9 @@ use headwater_origin::{
     stream::{Cursor, Event},
     wire,
 };
+use headwater_origin_testing::{SECRET, data, events, id_of, open, spawn_origin, start_bytes, terminal, text};
 use proptest::{collection::vec, prelude::*, sample::Index};
 use serde_json::json;
-
-use crate::helpers::{SECRET, data, events, id_of, open, spawn_origin, start_bytes, terminal, text};
 
 #[tokio::test]
 async fn fault_1_any_text_arrives_as_it_is() {

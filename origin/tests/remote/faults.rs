@@ -2,11 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use headwater_origin_testing::{Origin, events, first_events, id_of, open, problem, terminal, text};
 use reqwest::Method;
 use serde_json::json;
 
 use crate::{
-    helpers::{Origin, events, first_events, id_of, open, problem, terminal, text},
     process::Process,
     protocols::{OPENAI, PROTOCOLS},
     provider::{Answer, Provider, Step, send},

@@ -1,9 +1,9 @@
 //! Keys: they go to their provider, and nowhere else.
 
+use headwater_origin_testing::{events, open, terminal};
 use serde_json::json;
 
 use crate::{
-    helpers::{events, open, terminal},
     process::Process,
     protocols::{OPENAI, PROTOCOLS},
     provider::{Answer, Provider, send},

@@ -7,9 +7,8 @@ use std::{
     time::Duration,
 };
 
+use headwater_origin_testing::{Origin, SECRET, until};
 use serde_json::Value;
-
-use crate::helpers::{Origin, SECRET, until};
 
 /// A running origin; it is killed when it is dropped.
 pub struct Process {

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
+use headwater_origin_testing::{data, events, first_events, open, terminal, text};
 use serde_json::json;
 
 use crate::{
-    helpers::{data, events, open, terminal, text},
     process::Process,
     provider::{Answer, Provider, Step, send},
 };
@@ -160,7 +160,7 @@ async fn tokens_are_passed_on_as_they_come() {
     let provider = Provider::spawn(Answer::stream([send(&OPENAI.fixture[..end]), Step::Hang])).await;
     let process = OPENAI.origin(&provider, &[]).await;
     let response = open(process.origin.start(&json!("a"))).await;
-    let first = crate::helpers::first_events(response, 2).await;
+    let first = first_events(response, 2).await;
     assert_eq!([&data(&first[0])["chunk"], &data(&first[1])["chunk"]], ["Bushy", " tail"]);
 }
 

@@ -1,9 +1,8 @@
 //! What the origin does not start with, and how it says so.
 
-use crate::{
-    process::{Process, refused},
-    redis_server::RedisServer,
-};
+use headwater_origin_testing::RedisServer;
+
+use crate::process::{Process, refused};
 
 #[test]
 fn what_cannot_be_used_is_one_clear_line() {

@@ -1,4 +1,4 @@
-//! A server in a process of its own, for one benchmark: what it takes is read from Linux's /proc.
+//! A server in a process of its own. Its processor time and memory, and this process's, come from Linux's /proc.
 
 use std::{
     error::Error,
@@ -10,8 +10,7 @@ use std::{
 
 use tokio::net::TcpStream;
 
-/// The secret that origins are started with.
-pub const SECRET: &str = "a secret of the benchmarks";
+use crate::SECRET;
 
 /// A running server; it is killed when it is dropped.
 pub struct Process(Child);
@@ -28,9 +27,7 @@ impl Process {
 
     /// Resident memory, bytes.
     pub fn resident(&self) -> Result<usize, Box<dyn Error>> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.0.id()))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("no VmRSS")?;
-        Ok(line.trim().trim_end_matches(" kB").parse::<usize>()? * 1024)
+        resident_of(&self.0.id().to_string())
     }
 
     /// Processor time so far, seconds: its own and the kernel's for it.
@@ -49,6 +46,17 @@ impl Drop for Process {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
+}
+
+/// Resident memory of this process, bytes. A test that measures it is alone in its program.
+pub fn resident() -> usize {
+    resident_of("self").expect("/proc has this process")
+}
+
+fn resident_of(process: &str) -> Result<usize, Box<dyn Error>> {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("no VmRSS")?;
+    Ok(line.trim().trim_end_matches(" kB").parse::<usize>()? * 1024)
 }
 
 /// An address on this machine whose port is free.

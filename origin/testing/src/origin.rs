@@ -1,9 +1,7 @@
-//! An origin on a port of its own, and what the tests say to it.
+//! An origin in this process, on a port of its own, and requests to it.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use eventsource_stream::{Event, Eventsource};
-use futures::StreamExt;
 use headwater_origin::{config::Config, program, secrets::Secrets};
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
@@ -14,14 +12,14 @@ use tokio::{
     task::JoinHandle,
 };
 
-#[path = "../../examples/scripted.rs"]
-#[expect(dead_code, reason = "the example is a program too")]
-pub mod scripted;
+use crate::Scripted;
 
+/// The secret that origins are started with.
 pub const SECRET: &str = "a secret of the tests";
 
 /// A running origin; it stops when it is dropped.
 pub struct Origin {
+    /// Where it listens.
     pub address: SocketAddr,
     figures: SocketAddr,
     client: reqwest::Client,
@@ -40,7 +38,7 @@ pub async fn spawn_origin(flags: &[&str]) -> Origin {
     let secrets = Secrets::new([SECRET.to_owned()]).expect("the secret is long enough");
     let server = tokio::spawn(async move {
         let shutdown = async { drop(stopped.await) };
-        let models: program::Models = vec![Arc::new(scripted::Scripted)];
+        let models: program::Models = vec![Arc::new(Scripted)];
         program::serve(listener, Some(for_figures), config, secrets, models, journal, shutdown).await;
     });
     Origin { figures, stop: Some(stop), server, ..Origin::at(address) }
@@ -106,6 +104,11 @@ impl Origin {
         request.send().await.expect("the figures answer")
     }
 
+    /// A finished stream's bytes, from its start.
+    pub async fn follow_bytes(&self, id: &str) -> Vec<u8> {
+        self.follow(id).await.bytes().await.expect("the stream is whole").to_vec()
+    }
+
     /// Sends these bytes, and reads until the origin closes.
     pub async fn raw(&self, bytes: &[u8]) -> String {
         let mut socket = TcpStream::connect(self.address).await.expect("the origin accepts");
@@ -141,89 +144,6 @@ pub async fn open(request: RequestBuilder) -> Response {
     let response = request.send().await.expect("the origin answers");
     assert_eq!(response.status(), 200, "{:?}", response.text().await);
     response
-}
-
-/// The id in `Content-Location`.
-pub fn id_of(response: &Response) -> String {
-    let location = response.headers().get("content-location").expect("a framed stream has a location");
-    location.to_str().expect("ASCII").strip_prefix("/streams/").expect("a stream's path").to_owned()
-}
-
-/// All events of a stream that a third-party parser finds, up to its end.
-pub async fn events(response: Response) -> Vec<Event> {
-    let mut events = response.bytes_stream().eventsource();
-    let mut all = Vec::new();
-    while let Some(event) = events.next().await {
-        all.push(event.expect("the stream is whole"));
-    }
-    all
-}
-
-/// The first events of a stream; then its connection is cut.
-pub async fn first_events(response: Response, count: usize) -> Vec<Event> {
-    let events: Vec<_> = response.bytes_stream().eventsource().take(count).collect().await;
-    events.into_iter().map(|event| event.expect("the stream is whole so far")).collect()
-}
-
-/// The chunks' text.
-pub fn text(events: &[Event]) -> String {
-    let chunks = events.iter().filter(|event| event.event == "message");
-    chunks.map(|event| data(event)["chunk"].as_str().expect("a chunk is text").to_owned()).collect()
-}
-
-/// An event's data.
-pub fn data(event: &Event) -> Value {
-    serde_json::from_str(&event.data).expect("data is JSON")
-}
-
-/// The terminal event's name and data; there is exactly one, at the end.
-pub fn terminal(events: &[Event]) -> (&str, Value) {
-    let (last, before) = events.split_last().expect("a stream has a terminal event");
-    assert!(before.iter().all(|event| event.event == "message"), "a terminal event is the last one: {before:?}");
-    assert!(matches!(last.event.as_str(), "done" | "failed"), "the last event is a terminal one: {last:?}");
-    let told = data(last);
-    if last.event == "failed" {
-        assert_retryable(&told);
-    }
-    (&last.event, told)
-}
-
-/// A problem says whether another try may go better, each as the contract has it.
-fn assert_retryable(problem: &Value) {
-    let retryable = [
-        "rate-limited",
-        "internal",
-        "model-broke-off",
-        "overloaded",
-        "journal",
-        "first-token-timeout",
-        "idle-timeout",
-        "abandoned",
-        "interrupted",
-    ];
-    let name = problem["type"].as_str().expect("a problem has a type").trim_start_matches("/problems/");
-    assert_eq!(problem["retryable"], retryable.contains(&name), "{problem}");
-}
-
-/// The problem's name; checks what all problems have.
-pub async fn problem(response: Response) -> (u16, String) {
-    let status = response.status().as_u16();
-    let headers = response.headers().clone();
-    assert_eq!(headers["content-type"], "application/problem+json");
-    let document: Value = response.json().await.expect("a problem is JSON");
-    assert_eq!(document["status"], status);
-    for text in ["type", "title", "detail", "instance"] {
-        assert!(document[text].is_string(), "{text} of {document}");
-    }
-    assert_retryable(&document);
-    assert!(!matches!(status, 429 | 503) || headers.contains_key("retry-after"), "{status} says when to retry");
-    let name = document["type"].as_str().and_then(|name| name.strip_prefix("/problems/"));
-    (status, name.expect("a type of ours").to_owned())
-}
-
-/// A finished stream's bytes, from its start.
-pub async fn follow_bytes(origin: &Origin, id: &str) -> Vec<u8> {
-    origin.follow(id).await.bytes().await.expect("the stream is whole").to_vec()
 }
 
 /// A framed start of this script, as it goes over the wire.
