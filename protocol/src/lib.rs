@@ -1,0 +1,29 @@
+//! What the edge and the origin both know. No I/O; builds for wasm and natively.
+//!
+//! # Layout
+//! - [`id`]: an origin's name, a stream's id, a cursor.
+//! - [`key`]: an idempotency key.
+//! - [`prompt`]: a prompt's name and its variables.
+//! - [`header`]: media types, and the request headers that both read.
+//! - [`problem`]: every problem document, with its status (RFC 9457).
+
+pub mod header;
+pub mod id;
+pub mod key;
+pub mod problem;
+pub mod prompt;
+
+pub use id::{Cursor, OriginName, StreamId};
+pub use key::IdempotencyKey;
+pub use problem::{Kind, Problem};
+pub use prompt::{PromptName, Variables};
+
+/// The largest body of a request, bytes.
+pub const MAX_BODY_BYTES: usize = 16 * 1024;
+
+/// The names of a cursor in a query, where headers can't be set, as with a native `EventSource`; the first wins. No
+/// variable has these names. (`lastEventId` is what npm's `event-source-polyfill` sends.)
+pub const CURSOR_PARAMETERS: [&str; 2] = ["last_event_id", "lastEventId"];
+
+/// The name of an idempotency key in a query. No variable has this name.
+pub const KEY_PARAMETER: &str = "idempotency_key";

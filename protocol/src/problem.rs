@@ -1,0 +1,443 @@
+//! Every problem that a client can get: RFC 9457 problem details, one named constructor each.
+//!
+//! A problem is an answer with a status, or the data of a `failed` event. It never holds a provider's text, a prompt or
+//! a secret.
+
+use std::{borrow::Cow, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+use crate::MAX_BODY_BYTES;
+
+/// The `Retry-After` of what passes quickly: a restart, a slot that becomes free.
+const SOON: Duration = Duration::from_secs(1);
+
+/// A problem: what went wrong, and whether another try may go better.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{}: {detail}", kind.name())]
+pub struct Problem {
+    kind: Kind,
+    detail: Cow<'static, str>,
+    retry_after: Option<Duration>,
+    /// In place of the kind's own status.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    status: Option<u16>,
+    /// The problem doesn't pass with time, though its kind does.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    permanent: bool,
+    /// The methods of the path. A `failed` event has none.
+    #[serde(skip)]
+    allow: Option<&'static str>,
+}
+
+macro_rules! kinds {
+    ($($(#[$doc:meta])* $kind:ident, $name:literal, $status:literal, $title:literal, $retryable:literal;)*) => {
+        /// The kinds of problems.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(rename_all = "kebab-case")]
+        pub enum Kind { $($(#[$doc])* $kind,)* }
+
+        impl Kind {
+            /// All of them, in the order of the contract.
+            pub const ALL: &[Self] = &[$(Self::$kind,)*];
+
+            /// The last part of the problem's `type`, and the outcome in a stream's record.
+            pub fn name(self) -> &'static str {
+                match self { $(Self::$kind => $name,)* }
+            }
+
+            /// The HTTP status of an answer.
+            pub fn status(self) -> u16 {
+                match self { $(Self::$kind => $status,)* }
+            }
+
+            /// A short summary, the same for every problem of the kind (RFC 9457, section 3.1.3).
+            pub fn title(self) -> &'static str {
+                match self { $(Self::$kind => $title,)* }
+            }
+
+            /// Whether the same request may succeed later.
+            pub fn retryable(self) -> bool {
+                match self { $(Self::$kind => $retryable,)* }
+            }
+        }
+    };
+}
+
+kinds! {
+    /// The request can't be understood.
+    BadRequest, "bad-request", 400, "Bad Request", false;
+    /// A cursor is malformed, or past the end.
+    BadCursor, "bad-cursor", 400, "Bad Cursor", false;
+    /// The prompt is longer than the model's context.
+    TooLong, "too-long", 400, "Too Long", false;
+    /// The origin was called without the edge's secret.
+    Unauthorised, "unauthorised", 401, "Unauthorised", false;
+    /// A start from a page that is not allowed.
+    CrossSite, "cross-site", 403, "Cross-Site Request", false;
+    /// No such prompt, stream or path.
+    NotFound, "not-found", 404, "Not Found", false;
+    /// The journal no longer keeps the stream.
+    Expired, "expired", 404, "Expired", false;
+    /// The path doesn't take the method.
+    InvalidMethod, "invalid-method", 405, "Invalid Method", false;
+    /// The body is over [`MAX_BODY_BYTES`].
+    TooLarge, "too-large", 413, "Too Large", false;
+    /// The body is of another type than JSON.
+    NotJson, "not-json", 415, "Not JSON", false;
+    /// An idempotency key came back with another prompt or other variables.
+    KeyReused, "key-reused", 422, "Key Reused", false;
+    /// The model won't answer this.
+    ModelRefused, "model-refused", 424, "Model Refused", false;
+    /// The edge, or the model's provider, wants fewer requests.
+    RateLimited, "rate-limited", 429, "Rate Limited", true;
+    /// A fault of the edge or the origin.
+    Internal, "internal", 500, "Internal Error", true;
+    /// No origin answers, or what answers is none.
+    OriginUnreachable, "origin-unreachable", 502, "Origin Unreachable", true;
+    /// The model's answer broke off.
+    ModelBrokeOff, "model-broke-off", 502, "Model Broke Off", true;
+    /// No slot for another generation.
+    Overloaded, "overloaded", 503, "Overloaded", true;
+    /// The journal can't be reached, or has lost the stream.
+    Journal, "journal", 503, "Journal Unavailable", true;
+    /// The origin sent no headers in time.
+    OriginTimeout, "origin-timeout", 504, "Origin Timeout", true;
+    /// The model gave no first token in time.
+    FirstTokenTimeout, "first-token-timeout", 504, "First Token Timeout", true;
+    /// The model was silent between two tokens for too long.
+    IdleTimeout, "idle-timeout", 504, "Idle Timeout", true;
+    /// Nobody read the stream any more. Only in `failed`.
+    Abandoned, "abandoned", 500, "Abandoned", true;
+    /// The generating origin died or drained away. Only in `failed`.
+    Interrupted, "interrupted", 500, "Interrupted", true;
+}
+
+/// Problems that the edge and the origin both answer with.
+impl Problem {
+    /// A problem of `kind`; `detail` is a sentence that says what to do.
+    pub fn new(kind: Kind, detail: impl Into<Cow<'static, str>>) -> Self {
+        Self { kind, detail: detail.into(), retry_after: None, status: None, permanent: false, allow: None }
+    }
+
+    /// 400: the request can't be understood.
+    pub fn bad_request(detail: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(Kind::BadRequest, detail)
+    }
+
+    /// 400: the cursor doesn't parse.
+    pub fn malformed_cursor() -> Self {
+        Self::new(Kind::BadCursor, "a cursor is a stream's id, or the id of one of its events; start anew without one")
+    }
+
+    /// 404: nothing has this path.
+    pub fn no_such_path() -> Self {
+        Self::new(Kind::NotFound, "nothing has this path")
+    }
+
+    /// 404: no stream has this id.
+    pub fn no_such_stream() -> Self {
+        Self::new(Kind::NotFound, "no stream has this id, or it has expired; start a new one")
+    }
+
+    /// 405: the path takes only the methods of `allow`, as the header of that name has them.
+    pub fn invalid_method(allow: &'static str) -> Self {
+        Self { allow: Some(allow), ..Self::new(Kind::InvalidMethod, ["this path takes ", allow].concat()) }
+    }
+
+    /// 413: the body is over [`MAX_BODY_BYTES`].
+    pub fn too_large() -> Self {
+        const { assert!(MAX_BODY_BYTES == 16 * 1024) };
+        Self::new(Kind::TooLarge, "the body is over 16 KiB; send a shorter one")
+    }
+
+    /// 415: the body isn't declared as JSON.
+    pub fn not_json() -> Self {
+        Self::new(Kind::NotJson, "send a JSON object, with content-type application/json")
+    }
+
+    /// 500: a fault whose cause is in the log.
+    pub fn internal() -> Self {
+        Self::new(Kind::Internal, "the server failed; try again")
+    }
+
+    /// 503: as many streams run and wait as the origins have room for.
+    pub fn overloaded() -> Self {
+        Self::soon(Kind::Overloaded, "too many streams are running; try again soon")
+    }
+
+    /// 503: a browser prefetches the address, which starts nothing.
+    pub fn prefetch() -> Self {
+        Self::soon(Kind::Overloaded, "a prefetch starts nothing; ask again when the answer is wanted")
+    }
+}
+
+/// Problems of the edge alone.
+impl Problem {
+    /// 403: the page is of another site, and not on the list of allowed origins.
+    pub fn cross_site() -> Self {
+        Self::new(Kind::CrossSite, "this page may not start a stream here; the edge's ALLOWED_ORIGINS has to name it")
+    }
+
+    /// 429: the caller has started as many streams as it may within `period`.
+    pub fn too_many_starts(period: Duration) -> Self {
+        Self::new(Kind::RateLimited, "too many streams were started from this address; try again later")
+            .retry_after(period)
+    }
+
+    /// 502: no origin could be reached.
+    pub fn origin_unreachable() -> Self {
+        Self::new(Kind::OriginUnreachable, "no origin could be reached; try again")
+    }
+
+    /// 502: what answered is no origin, or not as one answers.
+    pub fn unusable_answer() -> Self {
+        Self::new(Kind::OriginUnreachable, "what answered is no origin of streams; its operator has to mend it")
+    }
+
+    /// 502: the origin refuses the edge's secret.
+    pub fn edge_refused() -> Self {
+        Self::new(Kind::OriginUnreachable, "the origin doesn't accept this edge; its operator has to mend it")
+    }
+
+    /// 503: the stream's origin is away. Not a 404: the stream may still be there when the origin is back.
+    pub fn stream_away() -> Self {
+        let away = Self::soon(Kind::OriginUnreachable, "the origin of this stream is away; try again soon");
+        Self { status: Some(503), ..away }
+    }
+
+    /// 503: the rate limit can't be applied, and nothing starts without one. That passes with a deployment, not with
+    /// time, so it is not retryable.
+    pub fn no_rate_limit() -> Self {
+        let problem =
+            Self::new(Kind::Internal, "the rate limit of this edge is not in force; its operator has to mend it");
+        Self { status: Some(503), permanent: true, ..problem }
+    }
+
+    /// 500: a setting of the edge is wrong; its log names it.
+    pub fn misconfigured() -> Self {
+        let problem = Self::new(Kind::Internal, "a setting of this edge is wrong; its log and /healthz name it");
+        Self { permanent: true, ..problem }
+    }
+
+    /// 504: the origin took the request, and sent no headers in time.
+    pub fn origin_timeout() -> Self {
+        Self::new(Kind::OriginTimeout, "the origin did not answer in time; try again")
+    }
+}
+
+/// Problems of the origin alone.
+impl Problem {
+    /// 400: a bare stream tells a failure by breaking off its chunks, which HTTP/1.0 doesn't have.
+    pub fn bare_over_http_10() -> Self {
+        Self::bad_request(
+            "over HTTP/1.0 a bare stream that was cut looks whole; use HTTP/1.1 (nginx: proxy_http_version 1.1), or \
+             accept text/event-stream",
+        )
+    }
+
+    /// 400: the cursor is past the end of a stream that has ended.
+    pub fn cursor_past_end() -> Self {
+        Self::new(Kind::BadCursor, "the cursor is past the end of the stream; read it from its start")
+    }
+
+    /// 401: the caller doesn't hold the edge's secret.
+    pub fn unauthorised() -> Self {
+        Self::new(Kind::Unauthorised, "send the edge's secret as a bearer token")
+    }
+
+    /// 404: no prompt has this name.
+    pub fn no_such_prompt() -> Self {
+        Self::new(Kind::NotFound, "no prompt has this name")
+    }
+
+    /// 404: the journal no longer keeps the stream that the key started.
+    pub fn expired() -> Self {
+        Self::new(Kind::Expired, "the stream is no longer kept; start a new one with a new key")
+    }
+
+    /// 422: the key belongs to a start with another prompt or other variables.
+    pub fn key_reused() -> Self {
+        Self::new(Kind::KeyReused, "this idempotency key started another prompt; use a new key")
+    }
+
+    /// 503: the origin is shutting down.
+    pub fn draining() -> Self {
+        Self::soon(Kind::Overloaded, "the server is shutting down; try again")
+    }
+
+    /// 503, or in `failed`: the journal can't be reached, or has lost the stream.
+    pub fn journal() -> Self {
+        Self::soon(Kind::Journal, "the journal of streams can't be reached; try again soon")
+    }
+
+    /// In `failed`: the model was silent between two tokens.
+    pub fn idle_timeout() -> Self {
+        Self::new(Kind::IdleTimeout, "the model was silent for too long; try again")
+    }
+
+    /// In `failed`: nobody read the stream for the linger.
+    pub fn abandoned() -> Self {
+        Self::new(Kind::Abandoned, "the generation was ended because nobody was reading")
+    }
+
+    /// In `failed`: the origin stopped before the answer was whole.
+    pub fn interrupted() -> Self {
+        Self::new(Kind::Interrupted, "the origin stopped before the answer was whole; start it again")
+    }
+}
+
+impl Problem {
+    fn soon(kind: Kind, detail: &'static str) -> Self {
+        Self::new(kind, detail).retry_after(SOON)
+    }
+
+    /// The same problem, with the time after which another try makes sense.
+    #[must_use]
+    pub fn retry_after(self, after: Duration) -> Self {
+        Self { retry_after: Some(after), ..self }
+    }
+
+    /// The same problem, with another status than its kind's.
+    #[must_use]
+    pub fn with_status(self, status: u16) -> Self {
+        Self { status: Some(status), ..self }
+    }
+
+    /// The kind.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// The HTTP status of an answer.
+    pub fn status(&self) -> u16 {
+        self.status.unwrap_or(self.kind.status())
+    }
+
+    /// Whether the same request may succeed later.
+    pub fn retryable(&self) -> bool {
+        self.kind.retryable() && !self.permanent
+    }
+
+    /// The value of `Retry-After`, whole seconds (RFC 9110, section 10.2.3), rounded up.
+    pub fn retry_after_s(&self) -> Option<u64> {
+        self.retry_after.map(|after| (after.as_secs() + u64::from(after.subsec_nanos() > 0)).max(1))
+    }
+
+    /// The value of `Allow` (RFC 9110, section 10.2.1).
+    pub fn allow(&self) -> Option<&'static str> {
+        self.allow
+    }
+
+    /// Whether it can be an answer. What ends a stream that has begun is told in `failed` alone.
+    pub fn can_answer(&self) -> bool {
+        !matches!(self.kind, Kind::Abandoned | Kind::Interrupted)
+    }
+
+    /// The body of an answer to a request for `instance`, a path: one JSON object.
+    pub fn document(&self, instance: &str) -> String {
+        self.to_json(Some(instance))
+    }
+
+    /// The data of a `failed` event: one JSON object, without the members of an answer.
+    pub fn event_data(&self) -> String {
+        self.to_json(None)
+    }
+
+    fn to_json(&self, instance: Option<&str>) -> String {
+        let document = Document {
+            type_uri: ["/problems/", self.kind.name()].concat(),
+            title: self.kind.title(),
+            status: instance.map(|_| self.status()),
+            detail: &self.detail,
+            instance,
+            retryable: self.retryable(),
+        };
+        // Strings, a number and a boolean: JSON can hold them.
+        serde_json::to_string(&document).unwrap_or_default()
+    }
+}
+
+/// A problem document's members (RFC 9457, section 3.1), and `retryable`, an extension (section 3.2).
+#[derive(Serialize)]
+struct Document<'a> {
+    #[serde(rename = "type")]
+    type_uri: String,
+    title: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<u16>,
+    detail: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    instance: Option<&'a str>,
+    retryable: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_document_has_the_members_of_the_contract() {
+        assert_eq!(
+            Problem::invalid_method("GET, POST").document("/simple"),
+            r#"{"type":"/problems/invalid-method","title":"Invalid Method","status":405,"detail":"this path takes GET, POST","instance":"/simple","retryable":false}"#
+        );
+        assert_eq!(
+            Problem::abandoned().event_data(),
+            r#"{"type":"/problems/abandoned","title":"Abandoned","detail":"the generation was ended because nobody was reading","retryable":true}"#
+        );
+    }
+
+    #[test]
+    fn a_path_can_not_break_out_of_the_document() {
+        let document = Problem::no_such_path().document("/\",\"retryable\":true,\"x\":\"");
+        let parsed: serde_json::Value = serde_json::from_str(&document).expect("valid JSON");
+        assert_eq!(parsed["retryable"], false);
+    }
+
+    #[test]
+    fn a_name_is_the_kinds_name_in_the_journal_too() {
+        for kind in Kind::ALL {
+            assert_eq!(serde_json::to_value(kind).expect("a name"), kind.name());
+        }
+    }
+
+    #[test]
+    fn a_problem_is_read_back_from_the_journal_as_it_was() {
+        for problem in [Problem::journal(), Problem::no_rate_limit(), Problem::internal().with_status(501)] {
+            let kept = serde_json::to_string(&problem).expect("JSON");
+            assert_eq!(serde_json::from_str::<Problem>(&kept).expect("a problem"), problem);
+        }
+        let of_an_older_origin = r#"{"kind":"journal","detail":"x","retry_after":null}"#;
+        assert_eq!(serde_json::from_str::<Problem>(of_an_older_origin).expect("a problem").kind(), Kind::Journal);
+    }
+
+    #[test]
+    fn what_may_be_tried_later_says_when() {
+        for problem in [
+            Problem::stream_away(),
+            Problem::prefetch(),
+            Problem::overloaded(),
+            Problem::draining(),
+            Problem::journal(),
+            Problem::too_many_starts(Duration::from_secs(60)),
+        ] {
+            assert!(problem.retryable() && problem.retry_after_s().is_some(), "{problem}");
+        }
+        let half = Problem::overloaded().retry_after(Duration::from_millis(1_500));
+        assert_eq!(half.retry_after_s(), Some(2));
+        assert_eq!(Problem::overloaded().retry_after(Duration::ZERO).retry_after_s(), Some(1));
+    }
+
+    #[test]
+    fn what_only_a_deployment_mends_is_not_retryable() {
+        for (problem, status) in [(Problem::no_rate_limit(), 503), (Problem::misconfigured(), 500)] {
+            assert_eq!((problem.status(), problem.retryable(), problem.retry_after_s()), (status, false, None));
+        }
+    }
+
+    #[test]
+    fn a_stream_whose_origin_is_away_is_not_lost() {
+        assert_eq!((Problem::stream_away().status(), Problem::stream_away().retry_after_s()), (503, Some(1)));
+    }
+}
