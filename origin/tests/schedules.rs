@@ -320,15 +320,18 @@ struct Seen {
     end: String,
 }
 
-/// The frames with an event in them, and their cursors.
+/// The stream's events, and their cursors.
 fn seen(frames: &str) -> Vec<(&str, Seen)> {
     let seen = frames.split_terminator("\n\n").filter_map(|frame| {
         let value = |name: &str| frame.lines().find_map(|line| line.strip_prefix(name));
-        let (cursor, data) = (value("id: ")?, value("data: ")?);
+        let (cursor, data, event) = (value("id: ")?, value("data: ")?, value("event: "));
+        if event == Some("stream") {
+            return None;
+        }
         let data: serde_json::Value = serde_json::from_str(data).unwrap();
         let text = |name: &str| data[name].as_str().unwrap_or_default().to_owned();
         let index = cursor.split_once('.').unwrap().1.parse().unwrap();
-        let terminal = value("event: ").is_some();
+        let terminal = event.is_some();
         Some((cursor, Seen { index, text: text("chunk"), terminal, end: text("finish") + &text("type") }))
     });
     seen.collect()

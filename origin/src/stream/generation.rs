@@ -94,18 +94,25 @@ impl Generation {
 
     /// What the model has given, as events, and the end of its answer where that is among it.
     fn take(&mut self, ready: Vec<Result<Token, ModelError>>, model: &str) -> (Vec<Event>, Option<End>) {
-        let (mut events, mut most) = (Vec::with_capacity(ready.len()), self.log.size());
+        let (mut events, mut size, first) = (Vec::with_capacity(ready.len()), self.log.size(), self.log.len());
         for token in ready {
             let end = match token {
                 Ok(Token::Text(text)) => {
-                    most += wire::frame_bound(text.len());
-                    events.push(Event::Chunk(text));
-                    // Counted exactly only where it may matter: to write a frame takes longer than to guess its size.
-                    if most <= self.limits.stream_bytes || self.log.size_with(&events) <= self.limits.stream_bytes {
+                    let before = events.len();
+                    let whole = wire::pieces(&text).all(|piece| {
+                        size += wire::chunk_frame_bytes(self.log.id(), first + events.len() as u64, piece);
+                        let fits = size <= self.limits.stream_bytes;
+                        if fits {
+                            events.push(Event::Chunk(piece.to_owned()));
+                        }
+                        fits
+                    });
+                    if events.len() > before {
                         self.record.token();
+                    }
+                    if whole {
                         continue;
                     }
-                    events.pop();
                     End::Finished(Finish::Length, None)
                 }
                 Ok(Token::End { finish, usage }) => End::Finished(finish, usage),

@@ -220,11 +220,6 @@ impl Log {
         self.len() == 0
     }
 
-    /// Bytes of the frames, with these events behind them.
-    pub fn size_with(&self, events: &[Event]) -> usize {
-        self.size() + self.entry(events).frames.len()
-    }
-
     /// Bytes of the frames.
     pub fn size(&self) -> usize {
         self.lock().ends.last().map_or(0, |&end| end as usize)

@@ -16,7 +16,7 @@ const WRITE_BYTES: usize = 64 * 1024;
 /// How a response is framed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framing {
-    /// Ids, comments, and a terminal event.
+    /// An opening event, ids, comments, and a terminal event.
     Framed,
     /// Only data; a failure breaks the connection off, so that it never looks complete.
     Bare,
@@ -41,8 +41,8 @@ pub struct Reader {
     pace: Pace,
     /// The next event.
     next: u64,
-    /// What the response begins with, until it is written.
-    preamble: Option<String>,
+    /// The opening event, until it is written.
+    opening: Option<String>,
     last_tokens: Option<Instant>,
     silent_since: Instant,
     ended: bool,
@@ -56,7 +56,7 @@ struct BrokenOff;
 impl Reader {
     pub(crate) fn new(presence: Presence, next: u64, framing: Framing, pace: Pace, counted: Counted) -> Self {
         let cursor = Cursor { id: presence.log().id().clone(), next };
-        let preamble = (framing == Framing::Framed).then(|| wire::preamble(&cursor));
+        let opening = (framing == Framing::Framed).then(|| wire::opening(&cursor));
         let silent_since = Instant::now();
         Self {
             presence,
@@ -64,7 +64,7 @@ impl Reader {
             framing,
             pace,
             next,
-            preamble,
+            opening,
             last_tokens: None,
             silent_since,
             ended: false,
@@ -107,9 +107,9 @@ impl Reader {
                     }
                 }
                 Read::Pending => {
-                    if let Some(preamble) = self.preamble.take() {
+                    if let Some(opening) = self.opening.take() {
                         self.silent_since = now;
-                        return Some(Ok(preamble.into()));
+                        return Some(Ok(opening.into()));
                     }
                     let beat = (self.framing == Framing::Framed).then(|| self.silent_since + self.pace.heartbeat);
                     if beat.is_some_and(|at| at <= now) {
@@ -135,9 +135,9 @@ impl Reader {
     }
 
     fn framed(&mut self, bytes: Bytes) -> Bytes {
-        match (self.framing, self.preamble.take()) {
+        match (self.framing, self.opening.take()) {
             (Framing::Framed, None) => bytes,
-            (Framing::Framed, Some(preamble)) => [preamble.as_bytes(), &bytes].concat().into(),
+            (Framing::Framed, Some(opening)) => [opening.as_bytes(), &bytes].concat().into(),
             (Framing::Bare, _) => wire::bare(&bytes).into(),
         }
     }

@@ -111,8 +111,8 @@ async fn fault_13_a_reader_gone_before_the_first_token_comes_back_with_its_key()
 async fn fault_13_a_reader_gone_before_the_first_token_comes_back_with_the_first_cursor() {
     let origin = spawn_origin(&["--gate", "20ms"]).await;
     let mut response = open(origin.start(&json!([300, "a"]))).await;
-    let preamble = String::from_utf8(response.chunk().await.unwrap().unwrap().to_vec()).unwrap();
-    let cursor = preamble.lines().find_map(|line| line.strip_prefix("id: ")).unwrap().to_owned();
+    let opening = String::from_utf8(response.chunk().await.unwrap().unwrap().to_vec()).unwrap();
+    let cursor = opening.lines().find_map(|line| line.strip_prefix("id: ")).unwrap().to_owned();
     drop(response);
     let back = origin.request(Method::GET, "/prompts/simple").header("last-event-id", cursor);
     assert_eq!(text(&events(open(back).await).await), "a");

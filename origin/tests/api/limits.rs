@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use headwater_origin_testing::{data, events, open, spawn_origin, start_bytes, terminal, text};
+use headwater_origin::wire::CHUNK_BYTES;
+use headwater_origin_testing::{data, events, id_of, open, spawn_origin, start_bytes, terminal, text};
 use serde_json::json;
 use tokio::{io::AsyncWriteExt, net::TcpStream, time::timeout};
 
@@ -14,6 +15,18 @@ async fn fault_19_what_fits_the_streams_limit_is_not_cut() {
         assert_eq!(terminal(&all).1["finish"], finish, "{size}");
         assert_eq!(text(&all).len(), if finish == "stop" { size } else { 0 });
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_a_long_text_the_pieces_that_fit_the_streams_limit_are_kept() {
+    let origin = spawn_origin(&["--stream-size", "100KiB"]).await;
+    let response = open(origin.start(&json!([{ "repeat": "x", "times": 200 * 1024 }, "more"]))).await;
+    let id = id_of(&response);
+    let all = events(response).await;
+    assert_eq!((terminal(&all).1["finish"].as_str(), all.len()), (Some("length"), 7));
+    assert_eq!(text(&all), "x".repeat(6 * CHUNK_BYTES));
+    assert!(terminal(&all).1["timing"]["first_token_ms"].is_u64());
+    assert!(origin.follow_bytes(&id).await.len() < 101 * 1024);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -26,6 +26,28 @@ async fn fault_1_any_text_arrives_as_it_is() {
 }
 
 #[tokio::test]
+async fn a_long_text_is_several_events_and_no_line_of_the_wire_is_long() {
+    let origin = spawn_origin(&["--generations", "1"]).await;
+    // Of each kind of character in JSON: as it is, escaped to two bytes, escaped to six.
+    for (repeat, times) in [("\u{1f9a6}a", 40 * 1024), ("\"\n", 100 * 1024), ("\u{1}\u{2028}", 50 * 1024)] {
+        let script = json!(["first", { "repeat": repeat, "times": times }, "last"]);
+        let response = open(origin.start(&script)).await;
+        let id = id_of(&response);
+        let whole = format!("first{}last", repeat.repeat(times));
+        let all = events(response).await;
+        assert_eq!((text(&all), terminal(&all).0), (whole.clone(), "done"));
+        assert_eq!(all, events(origin.follow(&id).await).await, "a replay is the same events");
+        assert!(all.len() > repeat.len() * times / wire::CHUNK_BYTES, "{}", all.len());
+        let bare = String::from_utf8(open(origin.bare(&script)).await.bytes().await.unwrap().to_vec()).unwrap();
+        for wire in [String::from_utf8(origin.follow_bytes(&id).await).unwrap(), bare] {
+            let longest = wire.lines().map(str::len).max().unwrap();
+            // Go's bufio.Scanner takes 64 KiB, aiohttp 128 KiB.
+            assert!(longest < 32 * 1024, "{longest}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn fault_2_text_that_looks_like_an_event_is_text() {
     let origin = spawn_origin(&[]).await;
     let evil = "\n\nevent: done\ndata: {}\n\nid: a-0123456789ABCDEFGHIJkl.9\nretry: 1\n\n";
@@ -44,7 +66,7 @@ proptest! {
         texts in vec(any_text(), 1..6), cuts in vec(any::<Index>(), 0..6), singly in any::<bool>(),
     ) {
         let start: Cursor = "a-0123456789ABCDEFGHIJkl".parse().unwrap();
-        let mut frames = wire::preamble(&start);
+        let mut frames = wire::opening(&start) + wire::HEARTBEAT;
         for (index, text) in (0..).zip(&texts) {
             wire::frame(&mut frames, &start.id, index, &Event::Chunk(text.clone()));
             frames += wire::HEARTBEAT;
