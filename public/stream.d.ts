@@ -12,8 +12,7 @@ export interface StateChange {
 export interface Options {
   /** Aborting it leaves: the connection closes, the generation goes on for others. */
   signal?: AbortSignal;
-  /** `fetch` reads only as fast as you do, and notices dead connections. `eventsource` learns the id with the first event,
-   * and can't see whether a stream without ids was whole: unless its server ends it with `done`, it throws `truncated`. Default: `fetch`. */
+  /** `fetch` reads only as fast as you do, and notices dead connections. `eventsource` can't see whether a stream without ids was whole: unless its server ends it with `done`, it throws `truncated`. Default: `fetch`. */
   transport?: "fetch" | "eventsource";
   /** Called at each change of state, never before `openStream` has returned. What it throws is an unhandled rejection, and ends nothing. */
   onState?: (change: StateChange) => void;

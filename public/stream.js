@@ -12,8 +12,9 @@ import { createParser } from "./vendor/eventsource-parser/index.js";
 /** A stream's id and, after a dot, the number of the event that was read last. Events count from 0. May end an address. */
 const CURSOR = /(?<=^|\/)([a-z0-9]{1,16}-[0-9A-Za-z]{22})(?:\.(\d+))?$/;
 
-/** `message` is the type of an event that names none. Not `error`: a browser's EventSource uses that itself. */
-const EVENTS = ["message", "done", "failed"];
+/** `message` is the type of an event that names none; `stream` opens a connection, and tells the id. Not `error`: a browser's
+ * EventSource uses that itself. */
+const EVENTS = ["stream", "message", "done", "failed"];
 /** Statuses after which a start may be sent again with its key. A resume starts nothing: any 5xx will do. */
 const REPEATABLE = [429, 502, 503, 504];
 /** Sendings of a start, or of a stop, until its error is shown: a person waits no longer than these few seconds. */
@@ -156,6 +157,7 @@ function follow({ signal, transport, onState }, start) {
    * @param {ServerEvent} event @returns {string | void} */
   function take({ event, id: at, data }) {
     const number = learn(at);
+    if (id && event === "stream") return; // it has no number of its own
     if (id) {
       if (number < due) return;
       if (number > due) throw native ? ASK_BY_FETCH : fault("gap", "An event is missing"); // it may be of a type that EventSource hides
@@ -165,7 +167,7 @@ function follow({ signal, transport, onState }, start) {
     failures = brokenSince = 0;
     if (over()) return;
 
-    if (event && !EVENTS.includes(event)) return; // HTML §9.2.6: nobody listens to it
+    if (event === "stream" || event && !EVENTS.includes(event)) return; // HTML §9.2.6: nobody listens to it
     const body = parse(data);
     if (event === "done") return settle(body.finish === "stopped" ? "stopped" : "done", body);
     if (event === "failed") return settle("failed", new StreamError(body));
@@ -209,7 +211,7 @@ function follow({ signal, transport, onState }, start) {
     move("reconnecting", { delay, error });
     await pause;
     paused = undefined;
-    if (!native) over(); // EventSource hid the id of what it started: first fetch learns it
+    if (!native) over(); // EventSource may have hidden the id of what it started: first fetch learns it
   }
 
   /** The network is back: a connection from before may hang unnoticed, so begin a new one at once, unless asked to wait.
@@ -295,7 +297,7 @@ function follow({ signal, transport, onState }, start) {
       const events = [];
       const parser = createParser({
         maxBufferSize: EVENT_LIMIT,
-        onId: learn, // before the first text, an event without data tells the id
+        onId: learn, // before the first text; a server may tell it without data
         onEvent: (/** @type {ServerEvent} */ event) => events.push(event),
         onComment() { if (id) failures = brokenSince = 0; }, // a heartbeat: the generation lives
         onRetry: (/** @type {number} */ ms) => { retry = Math.max(ms, RETRY_FLOOR_MS); },

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { openStream, resumeStream } from "../../public/stream.js";
-import { broken, calm, chunks, done, event, fixtures, hangUp, ID, impatient, mockTime, noContent, opening, PREAMBLE, read, refuse, serve, until, whole } from "./helpers.js";
+import { broken, calm, chunks, done, event, fixtures, hangUp, ID, ID_ONLY, impatient, mockTime, noContent, numbered, opened, opening, PREAMBLE, read, refuse, serve, until, whole } from "./helpers.js";
 
 const options = { transport: "eventsource" };
 const query = (request) => Object.fromEntries(new URL(request.url, "http://localhost").searchParams);
@@ -40,9 +40,20 @@ test("EventSource: a broken stream is resumed with the cursor in the query", asy
   assert.equal(requests[2].url, `/streams/${ID}?last_event_id=${ID}.0`);
 });
 
-test("EventSource: broken before the first token, the start is repeated with its key", async (t) => {
+test("EventSource: the opening event tells the id before the first token; broken there, the stream is resumed", async (t) => {
   impatient(t);
-  const { base, requests } = await serve(t, broken(PREAMBLE), whole(PREAMBLE, chunks(["a"]), done(1)));
+  const { base, requests } = await serve(t, broken(PREAMBLE), whole(opened(ID, 0), chunks(["a"]), done(1)));
+  const stream = openStream(`${base}/simple`, {}, options);
+  const known = until(() => stream.id && stream.state === "streaming");
+  assert.deepEqual((await read(stream)).texts, ["a"]);
+  await known;
+  assert.deepEqual(requests.map(({ method }) => method), ["GET", "GET"]);
+  assert.equal(requests[1].url, `/streams/${ID}?last_event_id=${ID}`);
+});
+
+test("EventSource: broken before the id is known, the start is repeated with its key", async (t) => {
+  impatient(t);
+  const { base, requests } = await serve(t, broken(ID_ONLY), whole(PREAMBLE, chunks(["a"]), done(1)));
   assert.deepEqual((await read(openStream(`${base}/simple`, {}, options))).texts, ["a"]);
   assert.equal(query(requests[0]).idempotency_key, query(requests[1]).idempotency_key);
 });
@@ -62,7 +73,7 @@ for (const name of ["hostile", "framed", "crlf", "cr", "failed", "long"]) {
 test("EventSource: fault 1, 5: hostile, broken off at every byte and resumed: each chunk once, in order", async (t) => {
   impatient(t);
   const [{ bytes, chunks: expected, events, result }] = fixtures("hostile");
-  const behind = (last) => events.slice(last + 1).map(({ event, id, data }) => `event: ${event}\nid: ${id}\ndata: ${data}\n\n`).join("");
+  const behind = (last) => numbered(events).slice(last + 1).map(({ event, id, data }) => `event: ${event}\nid: ${id}\ndata: ${data}\n\n`).join("");
   for (let cut = 0; cut < bytes.length; cut++) {
     const { base, requests } = await serve(t, broken(bytes.subarray(0, cut)), (res, { url }) => {
       const { last_event_id: cursor } = query({ url });
@@ -122,7 +133,7 @@ test("EventSource: a stream without ids that ends with `done` was whole", async 
   assert.deepEqual(await read(openStream(`${base}/simple`, {}, options)), { texts: ["a"], result: { finish: "stop" } });
 });
 
-for (const [what, cut] of [["an answer that was cut before the first token", broken(PREAMBLE)], ["no answer", hangUp]]) {
+for (const [what, cut] of [["an answer that was cut before it told its id", broken(ID_ONLY)], ["no answer", hangUp]]) {
   test(`EventSource: stopped in the pause after ${what}, fetch learns the id with the same key, and the generation is stopped`, async (t) => {
     mockTime(t);
     let reader;
@@ -152,7 +163,20 @@ test("EventSource: stopped in a pause, it is asked for once more, and not again"
   assert.deepEqual(requests.map(({ method }) => method), ["GET", "POST"]);
 });
 
-for (const [when, silence, opened] of [["before the first token", opening(PREAMBLE), "streaming"], ["before any answer", () => {}, "connecting"]]) {
+test("EventSource: stopped before the first token, the generation is stopped, and nothing else is asked", async (t) => {
+  let reader;
+  const { base, requests } = await serve(t,
+    (res) => { reader = res; opening(PREAMBLE)(res); },
+    (res) => { noContent(res); reader.end(done(0, { finish: "stopped" })); });
+  const stream = openStream(`${base}/simple`, {}, options);
+  const outcome = read(stream);
+  await until(() => stream.id);
+  await stream.stop();
+  assert.deepEqual(await outcome, { texts: [], result: { finish: "stopped" } });
+  assert.deepEqual(requests.map(({ method }) => method), ["GET", "DELETE"]);
+});
+
+for (const [when, silence, state] of [["before the id is known", opening(ID_ONLY), "streaming"], ["before any answer", () => {}, "connecting"]]) {
   test(`EventSource: stopped ${when}, fetch learns the id with the same key, and the generation is stopped`, async (t) => {
     let reader;
     const { base, requests } = await serve(t,
@@ -164,7 +188,7 @@ for (const [when, silence, opened] of [["before the first token", opening(PREAMB
       (res) => { noContent(res); reader.end(done(0, { finish: "stopped" })); });
     const stream = openStream(`${base}/simple`, { topic: "cat" }, options);
     const outcome = read(stream);
-    await until(() => requests.length === 1 && stream.state === opened);
+    await until(() => requests.length === 1 && stream.state === state);
     await stream.stop();
     assert.deepEqual(await outcome, { texts: [], result: { finish: "stopped" } });
     assert.deepEqual(requests.map(({ method }) => method), ["GET", "POST", "DELETE"]);

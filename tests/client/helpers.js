@@ -4,7 +4,12 @@ import { readFileSync, readdirSync } from "node:fs";
 import { createServer } from "node:http";
 
 export const ID = "a-0123456789ABCDEFabcdef";
-export const PREAMBLE = `retry: 1000\nid: ${ID}\n\n`;
+/** What opens a response: the id, or on a resumed one the cursor, and the number of the event that follows. */
+export const opened = (cursor = ID, next = 0) => `retry: 1000\nevent: stream\nid: ${cursor}\ndata: ${JSON.stringify({ id: ID, next })}\n\n`;
+export const PREAMBLE = opened();
+/** An opening that EventSource hides, because it has no data: its id comes with the first text. */
+export const ID_ONLY = `retry: 1000\nid: ${ID}\n\n`;
+export const HEARTBEAT = ": keep-alive\n";
 
 /** @param {string[]} texts @param {number} [from] number of the first event */
 export const chunks = (texts, from = 0) =>
@@ -26,6 +31,9 @@ export function fixtures(name) {
     ...JSON.parse(readFileSync(new URL(`${name}.json`, folder), "utf8")),
   }));
 }
+
+/** A fixture's events but for the opening one, each at the place that its number says. */
+export const numbered = (events) => events.filter(({ event }) => event !== "stream");
 
 /**
  * A server on port 0 that gives its first answer to the first request, and so on; it must not be asked more often.

@@ -3,7 +3,7 @@ import { test } from "node:test";
 
 import { openStream, resumeStream } from "../../public/stream.js";
 import {
-  broken, calm, chunks, done, event, fixtures, hangUp, ID, impatient, noContent, opening, page, PREAMBLE, read, refuse, serve, until, whole,
+  broken, calm, chunks, done, event, fixtures, hangUp, HEARTBEAT, ID, ID_ONLY, impatient, noContent, numbered, opened, opening, page, PREAMBLE, read, refuse, serve, until, whole,
 } from "./helpers.js";
 
 const OTHER = "b-0123456789ABCDEFabcdef";
@@ -29,7 +29,7 @@ for (const name of ["framed", "crlf", "cr"]) {
     impatient(t);
     const [{ bytes, chunks: expected, events, result }] = fixtures(name);
     /** What a server sends behind a cursor. */
-    const behind = (last) => events.slice(last + 1)
+    const behind = (last) => numbered(events).slice(last + 1)
       .map(({ event, id, data }) => `event: ${event}\nid: ${id}\ndata: ${data}\n\n`).join("");
     for (let cut = 0; cut < bytes.length; cut++) {
       const resume = (res, { method, headers }) => method === "POST" // broken off before its id, it is started again, with its key
@@ -79,12 +79,38 @@ test("an event of another stream is never delivered", async (t) => {
   assert.deepEqual((await read(openStream(`${base}/simple`))).texts, ["a", "b"]);
 });
 
-test("fault 13: the empty first event's id is a cursor before the first token", async (t) => {
+for (const [what, preamble] of [["the opening event's id", PREAMBLE], ["an id without data", ID_ONLY]]) {
+  test(`fault 13: ${what} is a cursor before the first token`, async (t) => {
+    impatient(t);
+    const { base, requests } = await serve(t, broken(preamble), whole(preamble, chunks(["a"]), done(1)));
+    assert.deepEqual((await read(openStream(`${base}/simple`))).texts, ["a"]);
+    assert.equal(requests[1].method, "GET");
+    assert.equal(requests[1].headers["last-event-id"], ID);
+  });
+}
+
+test("a resumed response opens with the cursor, which is no event of the stream", async (t) => {
   impatient(t);
-  const { base, requests } = await serve(t, broken(PREAMBLE), whole(PREAMBLE, chunks(["a"]), done(1)));
-  assert.deepEqual((await read(openStream(`${base}/simple`))).texts, ["a"]);
-  assert.equal(requests[1].method, "GET");
-  assert.equal(requests[1].headers["last-event-id"], ID);
+  const { base, requests } = await serve(t,
+    broken(PREAMBLE, chunks(["a"])),
+    broken(opened(`${ID}.0`, 1)),
+    whole(opened(`${ID}.0`, 1), chunks(["b"], 1), HEARTBEAT, done(2)));
+  assert.deepEqual(await read(openStream(`${base}/simple`)), { texts: ["a", "b"], result: { finish: "stop" } });
+  assert.deepEqual(requests.slice(1).map(({ headers }) => headers["last-event-id"]), [`${ID}.0`, `${ID}.0`]);
+});
+
+test("an opening event of another stream breaks the connection", async (t) => {
+  impatient(t);
+  const { base } = await serve(t,
+    broken(PREAMBLE, chunks(["a"])),
+    whole(opened(OTHER), `data: {"chunk":"x"}\n\n`),
+    whole(chunks(["b"], 1), done(2)));
+  assert.deepEqual((await read(openStream(`${base}/simple`))).texts, ["a", "b"]);
+});
+
+test("another server's event of type `stream` is not text", async (t) => {
+  const { base } = await serve(t, whole('event: stream\ndata: hello\n\ndata: {"chunk":"a"}\n\n'));
+  assert.deepEqual(await read(openStream(`${base}/simple`)), { texts: ["a"], result: {} });
 });
 
 test("the header Content-Location is one too", async (t) => {

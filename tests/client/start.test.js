@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { openStream, resumeStream, StreamError } from "../../public/stream.js";
-import { broken, calm, chunks, done, event, hangUp, ID, impatient, noContent, opening, page, PREAMBLE, read, refuse, serve, until, whole } from "./helpers.js";
+import { broken, calm, chunks, done, event, hangUp, HEARTBEAT, ID, impatient, noContent, opening, page, PREAMBLE, read, refuse, serve, until, whole } from "./helpers.js";
 
 const POEM = whole(PREAMBLE, chunks(["Hi", " you"]), done(2));
 
@@ -84,7 +84,7 @@ for (const [what, answer] of [
   ["a page that is no stream", page],
   ["nothing", noContent],
   ["a stream that ends before it began", whole()],
-  ["a stream of nothing but comments", whole(":\n\n")],
+  ["a stream of nothing but comments", whole(HEARTBEAT)],
 ]) {
   test(`a start that is answered with ${what} is an error at once, and not repeated`, async (t) => {
     impatient(t);

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { openStream, resumeStream } from "../../public/stream.js";
-import { broken, calm, chunks, done, hangUp, ID, impatient, mockTime, opening, PREAMBLE, read, refuse, serve, until, whole } from "./helpers.js";
+import { broken, calm, chunks, done, hangUp, HEARTBEAT, ID, impatient, mockTime, opening, PREAMBLE, read, refuse, serve, until, whole } from "./helpers.js";
 
 /** Opens a stream whose delays are noted down, and skipped when `skip` is called. */
 function observe(t, open) {
@@ -109,7 +109,7 @@ test("heartbeats end the mending, though no event comes", async (t) => {
   for (let silence = 0; silence <= 600; silence += 25) {
     await calm();
     t.mock.timers.tick(25_000);
-    connection.write(":\n\n");
+    connection.write(HEARTBEAT);
   }
   await calm();
   connection.destroy();
@@ -120,7 +120,7 @@ test("heartbeats end the mending, though no event comes", async (t) => {
 
 test("a start that brings heartbeats but no id, and breaks, is not repeated for ever", async (t) => {
   mockTime(t);
-  const { base, requests } = await serve(t, ...Array(9).fill(broken(":\n\n")));
+  const { base, requests } = await serve(t, ...Array(9).fill(broken(HEARTBEAT)));
   const { outcome, delays, skip } = observe(t, (options) => openStream(`${base}/simple`, {}, options));
   for (let i = 1; i <= 3; i++) await skip(i);
   assert.equal((await outcome).error.type, "truncated");
@@ -186,7 +186,7 @@ for (const [when, begin, from] of [["before the first token", [], 0], ["between 
     for (let silence = 0; silence < 40; silence += 10) {
       await calm();
       t.mock.timers.tick(10_000);
-      connection.write(":\n\n");
+      connection.write(HEARTBEAT);
     }
     await calm();
     connection.end(chunks(["b"], from) + done(from + 1));
