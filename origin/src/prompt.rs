@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use headwater_protocol::{CURSOR_PARAMETERS, KEY_PARAMETER};
 use leon::Template;
 use serde::Deserialize;
 
@@ -11,12 +12,6 @@ use crate::problem::Problem;
 const VALUE_BYTES: usize = 2_000;
 /// The longest name of a prompt, characters.
 const NAME_CHARS: usize = 64;
-
-/// A cursor and an idempotency key in a query, where headers can't be set, as with a native EventSource. No
-/// variable has these names.
-pub const CURSOR_PARAMETER: &str = "last_event_id";
-/// See [`CURSOR_PARAMETER`].
-pub const KEY_PARAMETER: &str = "idempotency_key";
 
 /// The variables of a request, by name.
 pub type Variables = BTreeMap<String, String>;
@@ -129,7 +124,7 @@ impl TryFrom<Source> for Prompt {
     fn try_from(Source { template, defaults }: Source) -> Result<Self, PromptError> {
         let parsed = Template::parse(&template)
             .map_err(|error| PromptError::Syntax { template: template.clone(), reason: error.to_string() })?;
-        if let Some(name) = [CURSOR_PARAMETER, KEY_PARAMETER].into_iter().find(|name| parsed.has_key(name)) {
+        if let Some(name) = CURSOR_PARAMETERS.into_iter().chain([KEY_PARAMETER]).find(|name| parsed.has_key(name)) {
             return Err(PromptError::Reserved(name));
         }
         if let Some(name) = defaults.keys().find(|name| !parsed.has_key(name)) {
@@ -176,7 +171,9 @@ mod tests {
         let prompt = |json: &str| serde_json::from_str::<Prompt>(json);
         assert!(prompt(r#"{"template": "about {topic"}"#).is_err());
         assert!(prompt(r#"{"template": "about {topic}", "defaults": {"tpic": "x"}}"#).is_err());
-        assert!(prompt(r#"{"template": "about {last_event_id}"}"#).is_err());
+        for name in ["last_event_id", "lastEventId", "idempotency_key"] {
+            assert!(prompt(&format!(r#"{{"template": "about {{{name}}}"}}"#)).is_err(), "{name} is reserved");
+        }
         assert!(prompt(r#"{"template": "about {topic}", "defaults": {"topic": "x"}}"#).is_ok());
     }
 

@@ -11,6 +11,7 @@ use axum::{
     response::{IntoResponse, Json, Response},
     routing::{any, get},
 };
+use headwater_protocol::{CURSOR_PARAMETERS, KEY_PARAMETER, header::accepts_event_stream};
 use http_body_util::LengthLimitError;
 use serde::Serialize;
 use tokio::time::{Instant, timeout};
@@ -18,7 +19,7 @@ use tokio::time::{Instant, timeout};
 use crate::{
     metrics,
     problem::Problem,
-    prompt::{CURSOR_PARAMETER, KEY_PARAMETER, Prompts, Variables},
+    prompt::{Prompts, Variables},
     secrets::Secrets,
     stream::{Attached, Claim, Cursor, Framing, Hub, Reader, Start, StreamId, hub::Status},
     wire,
@@ -81,7 +82,7 @@ async fn prompt(
         return Err(Problem::prefetch());
     }
     let mut query = query(&request)?;
-    let (cursor, key) = (query.remove(CURSOR_PARAMETER), query.remove(KEY_PARAMETER));
+    let (cursor, key) = (take_cursor(&mut query), query.remove(KEY_PARAMETER));
     let (parts, body) = request.into_parts();
     if let Some(cursor) = header_or(&parts.headers, &LAST_EVENT_ID, cursor) {
         let cursor = parse_cursor(&cursor)?;
@@ -124,7 +125,7 @@ async fn stream(
         app.hub.stop(&id).await?;
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
-    let parameter = query(&request)?.remove(CURSOR_PARAMETER);
+    let parameter = take_cursor(&mut query(&request)?);
     let cursor = match header_or(request.headers(), &LAST_EVENT_ID, parameter) {
         Some(cursor) => parse_cursor(&cursor)?,
         None => Cursor { id: id.clone(), next: 0 },
@@ -200,15 +201,19 @@ fn is_prefetch(headers: &HeaderMap) -> bool {
 
 /// Without naming event streams one gets the bare framing.
 fn framing(headers: &HeaderMap) -> Framing {
-    let names = |accept: &HeaderValue| {
-        accept.to_str().is_ok_and(|accept| accept.to_ascii_lowercase().contains(wire::MEDIA_TYPE))
-    };
+    let names = |accept: &HeaderValue| accept.to_str().is_ok_and(accepts_event_stream);
     if headers.get_all(header::ACCEPT).iter().any(names) { Framing::Framed } else { Framing::Bare }
 }
 
 fn query(request: &Request) -> Result<Variables, Problem> {
     let query = Query::<Variables>::try_from_uri(request.uri());
     query.map(|Query(query)| query).map_err(|_| Problem::bad_request("the query doesn't parse; encode its values"))
+}
+
+/// Takes the cursor out of a query, whatever its name. An empty one is none.
+fn take_cursor(query: &mut Variables) -> Option<String> {
+    let cursors = CURSOR_PARAMETERS.map(|name| query.remove(name));
+    cursors.into_iter().flatten().find(|cursor| !cursor.is_empty())
 }
 
 /// A header's text, else the parameter. The header wins, because an EventSource sends its newest cursor there,

@@ -22,8 +22,11 @@ pub use prompt::{PromptName, Variables};
 pub const MAX_BODY_BYTES: usize = 16 * 1024;
 
 /// The names of a cursor in a query, where headers can't be set, as with a native `EventSource`; the first wins. No
-/// variable has these names. (`lastEventId` is what npm's `event-source-polyfill` sends.)
-pub const CURSOR_PARAMETERS: [&str; 2] = ["last_event_id", "lastEventId"];
+/// variable has these names.
+///
+/// npm's `event-source-polyfill` adds `lastEventId`, its newest cursor, to the query that it was opened with. So it wins
+/// over `last_event_id`, which may stand there from the start.
+pub const CURSOR_PARAMETERS: [&str; 2] = ["lastEventId", "last_event_id"];
 
 /// The name of an idempotency key in a query. No variable has this name.
 pub const KEY_PARAMETER: &str = "idempotency_key";

@@ -37,6 +37,20 @@ async fn a_bare_stream_is_its_chunks_and_nothing_else() {
 }
 
 #[tokio::test]
+async fn an_accept_that_weighs_event_streams_with_zero_does_not_name_them() {
+    let origin = spawn_origin(&[]).await;
+    let accept = |accept| origin.bare(&json!(["a"])).header("accept", accept);
+    for bare in ["text/event-stream;q=0, application/json", "text/event-stream; q=0.0", "*/*", "text/event-stream-2"] {
+        let response = open(accept(bare)).await;
+        assert!(!response.headers().contains_key("content-location"), "{bare}");
+        assert_eq!(response.text().await.unwrap(), "data: {\"chunk\":\"a\"}\n\n", "{bare}");
+    }
+    for framed in ["application/json;q=0, text/event-stream", "text/event-stream;q=0.001"] {
+        assert!(open(accept(framed)).await.headers().contains_key("content-location"), "{framed}");
+    }
+}
+
+#[tokio::test]
 async fn a_prompt_can_be_asked_for_with_get() {
     let origin = spawn_origin(&[]).await;
     let request = origin.request(Method::GET, "/prompts/simple?topic=%5B%22a%20%26%20b%22%5D");

@@ -101,6 +101,31 @@ async fn fault_8_the_cursor_in_the_header_wins() {
 }
 
 #[tokio::test]
+async fn a_cursor_in_the_query_has_two_names_and_the_polyfills_wins() {
+    let origin = spawn_origin(&[]).await;
+    let response = open(origin.start(&json!(["a", "b", "c"]))).await;
+    let id = id_of(&response);
+    events(response).await;
+    for path in ["/prompts/simple".to_owned(), format!("/streams/{id}")] {
+        for (query, rest) in [
+            (format!("lastEventId={id}.0"), "bc"),
+            // event-source-polyfill, opened with a cursor, adds its newest one.
+            (format!("last_event_id={id}.0&lastEventId={id}.1"), "c"),
+            (format!("last_event_id={id}.0&lastEventId="), "bc"),
+        ] {
+            let followed = open(origin.request(Method::GET, &format!("{path}?{query}"))).await;
+            assert_eq!(text(&events(followed).await), rest, "{path}?{query}");
+        }
+        let ended = origin.request(Method::GET, &format!("{path}?lastEventId={id}.3")).send().await.unwrap();
+        assert_eq!(ended.status(), 204);
+    }
+    let header = origin.request(Method::GET, &format!("/prompts/simple?lastEventId={id}.0"));
+    let followed = open(header.header("last-event-id", format!("{id}.1"))).await;
+    assert_eq!(text(&events(followed).await), "c", "the header wins over both");
+    assert_eq!(origin.count("started").await, 1);
+}
+
+#[tokio::test]
 async fn fault_9_readers_share_one_generation() {
     let origin = spawn_origin(&[]).await;
     let first = open(origin.start(&json!([{ "tokens": 40, "every_ms": 3 }]))).await;
