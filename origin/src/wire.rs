@@ -4,6 +4,8 @@
 //! model's text can end a field.
 //!
 //! Many clients parse less than the standard has, so frames stay within what all of them read:
+//! - Each event has data. For a block without data httpx-sse and fetch-event-source hand out an event with empty data,
+//!   which is no JSON.
 //! - Each blank line ends an event. Once httpx-sse has seen an id it hands out an event at every blank line, also at one
 //!   behind a comment.
 //! - No line is long. Go's `bufio.Scanner` gives up at 64 KiB, aiohttp at 128 KiB.
@@ -30,13 +32,14 @@ const RETRY_MS: u32 = 1000;
 /// are control characters, which JSON escapes anyway.
 const LINE_ENDS: [char; 3] = ['\u{85}', '\u{2028}', '\u{2029}'];
 
-/// What a framed response begins with: the retry time, and an event without data that is not dispatched but
-/// leaves `cursor` with a native EventSource (section 9.2.6), so that even a stream cut before its first token
-/// is resumed.
+/// The opening event of a framed response. It sets the retry time, and leaves `cursor` with a native EventSource
+/// (section 9.2.6), so that even a stream that is cut before its first token is resumed.
 pub fn opening(cursor: &Cursor) -> String {
-    let mut out = String::with_capacity(64);
+    let mut out = String::with_capacity(160);
     field(&mut out, "retry", &RETRY_MS);
+    field(&mut out, "event", &"stream");
     field(&mut out, "id", cursor);
+    data(&mut out, &Opening { id: cursor.id.as_str(), next: cursor.next });
     out.push('\n');
     out
 }
@@ -99,6 +102,12 @@ pub fn bare(frames: &[u8]) -> Vec<u8> {
         }
     }
     out
+}
+
+#[derive(Serialize)]
+struct Opening<'a> {
+    id: &'a str,
+    next: u64,
 }
 
 #[derive(Serialize)]
@@ -168,10 +177,12 @@ mod tests {
     }
 
     #[test]
-    fn a_response_begins_with_its_cursor() {
-        let cursor = |text: &str| opening(&text.parse().unwrap());
-        assert_eq!(cursor(ID), format!("retry: 1000\nid: {ID}\n\n"));
-        assert_eq!(cursor(&format!("{ID}.7")), format!("retry: 1000\nid: {ID}.7\n\n"));
+    fn a_response_opens_with_its_cursor_and_the_number_of_the_next_event() {
+        let opening = |cursor: &str| opening(&cursor.parse().unwrap());
+        let fields = "retry: 1000\nevent: stream\n";
+        assert_eq!(opening(ID), format!("{fields}id: {ID}\ndata: {{\"id\":\"{ID}\",\"next\":0}}\n\n"));
+        let resumed = format!("{ID}.7");
+        assert_eq!(opening(&resumed), format!("{fields}id: {resumed}\ndata: {{\"id\":\"{ID}\",\"next\":8}}\n\n"));
     }
 
     #[test]

@@ -138,7 +138,7 @@ test("a native EventSource that is cut off goes on where it was", async ({ edge,
 test.describe("with an answer that begins before its first token", () => {
   test.use({ flags: ["--gate", "50ms"] });
 
-  test("fault 13: a native EventSource cut off there is back at the same stream, with the cursor of the empty event", async ({ edge, origin, page, context }) => {
+  test("fault 13: a native EventSource cut off there is back at the same stream, with the cursor of the opening event", async ({ edge, origin, page, context }) => {
     const wire = await cuttable(edge.port);
     try {
       await page.goto(wire.url);
@@ -149,7 +149,7 @@ test.describe("with an answer that begins before its first token", () => {
       network.on("Network.requestWillBeSent", ({ requestId, type }) => { if (type === "EventSource") sources.add(requestId); });
       network.on("Network.dataReceived", ({ requestId, dataLength }) => { if (sources.has(requestId)) bytes += dataLength; });
       await startNative(page, script(5_000, "late"));
-      await until(() => bytes > 0, "the opening frame");
+      await until(() => bytes > 0, "the opening event");
       wire.cut();
       await page.waitForFunction(() => native.source.readyState === EventSource.CONNECTING);
       expect(await page.evaluate(() => native.chunks)).toEqual([]);

@@ -29,12 +29,13 @@ export async function open(url, init = {}, bytes = Infinity) {
   const wire = new AbortController();
   const response = await fetch(url, { headers: FRAMED, ...init, signal: wire.signal });
   const events = /** @type {{ id?: string, event?: string, data: any, at: number }[]} */ ([]);
+  const openings = [];
   const comments = [];
   const ids = [];
   let retry;
   let at = 0; // when the newest part came, which may hold many events
   const parser = createParser({
-    onEvent: ({ id, event, data }) => events.push({ id, event, data: JSON.parse(data), at }),
+    onEvent: ({ id, event, data }) => (event === "stream" ? openings : events).push({ id, event, data: JSON.parse(data), at }),
     onId: (id) => ids.push(id),
     onRetry: (ms) => { retry = ms; },
     onComment: (text) => comments.push(text),
@@ -64,9 +65,12 @@ export async function open(url, init = {}, bytes = Infinity) {
   return {
     response,
     status: response.status,
+    /** The events behind the opening one. */
     events,
+    /** The opening events, of which there is one at most. */
+    openings,
     comments,
-    /** Every id on the wire, that of the opening frame too. */
+    /** Every id on the wire, that of the opening event too. */
     ids,
     get retry() { return retry; },
     get raw() { return raw; },

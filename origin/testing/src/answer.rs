@@ -11,20 +11,30 @@ pub fn id_of(response: &Response) -> String {
     location.to_str().expect("ASCII").strip_prefix("/streams/").expect("a stream's path").to_owned()
 }
 
-/// All events of a stream that a third-party parser finds, up to its end.
+/// All events that a third-party parser finds behind the opening one, up to the stream's end.
 pub async fn events(response: Response) -> Vec<Event> {
-    let mut events = response.bytes_stream().eventsource();
-    let mut all = Vec::new();
-    while let Some(event) = events.next().await {
-        all.push(event.expect("the stream is whole"));
-    }
-    all
+    first_events(response, usize::MAX).await
 }
 
-/// The first events of a stream; then its connection is cut.
+/// The first events behind the opening one; then the connection is cut.
 pub async fn first_events(response: Response, count: usize) -> Vec<Event> {
-    let events: Vec<_> = response.bytes_stream().eventsource().take(count).collect().await;
-    events.into_iter().map(|event| event.expect("the stream is whole so far")).collect()
+    let id = response.headers().contains_key("content-location").then(|| id_of(&response));
+    let mut events = response.bytes_stream().eventsource().map(|event| event.expect("the stream is whole so far"));
+    if let Some(id) = id {
+        assert_opens(&events.next().await.expect("a framed stream has an opening event"), &id);
+    }
+    events.take(count).collect().await
+}
+
+/// The opening event holds the stream's id and the number of the next event, and its own id is the cursor to that.
+pub fn assert_opens(event: &Event, id: &str) {
+    let data = data(event);
+    assert_eq!((event.event.as_str(), data["id"].as_str()), ("stream", Some(id)), "{event:?}");
+    let cursor = match data["next"].as_u64().expect("a number") {
+        0 => id.to_owned(),
+        next => format!("{id}.{}", next - 1),
+    };
+    assert_eq!(event.id, cursor, "{event:?}");
 }
 
 /// The chunks' text.

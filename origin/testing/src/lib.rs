@@ -18,7 +18,7 @@ pub mod process;
 pub mod redis_server;
 pub mod scripted;
 
-pub use answer::{data, events, first_events, id_of, problem, terminal, text};
+pub use answer::{assert_opens, data, events, first_events, id_of, problem, terminal, text};
 pub use log::CapturedLog;
 pub use origin::{Origin, SECRET, open, spawn_origin, start_bytes, until};
 pub use process::{Process, free_address, resident};

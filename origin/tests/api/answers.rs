@@ -17,7 +17,7 @@ async fn a_framed_stream_has_the_headers_and_events_of_the_contract() {
     let id = id_of(&response);
     let body = response.text().await.unwrap();
     let expected = format!(
-        "retry: 1000\nid: {id}\n\nid: {id}.0\ndata: {{\"chunk\":\"Bushy \"}}\n\nid: {id}.1\ndata: {{\"chunk\":\"tail\"}}\n\n\
+        "retry: 1000\nevent: stream\nid: {id}\ndata: {{\"id\":\"{id}\",\"next\":0}}\n\nid: {id}.0\ndata: {{\"chunk\":\"Bushy \"}}\n\nid: {id}.1\ndata: {{\"chunk\":\"tail\"}}\n\n\
          event: done\nid: {id}.2\ndata: "
     );
     let done = body.strip_prefix(&expected).unwrap_or_else(|| panic!("{body}"));

@@ -39,7 +39,9 @@ async fn every_cursor_of_a_finished_stream_gives_exactly_what_is_behind_it() {
             assert_eq!(rest.status(), 204);
         } else {
             let body = rest.text().await.unwrap();
-            let opening = format!("retry: 1000\nid: {id}.{index}\n\n");
+            let next = index + 1;
+            let opening =
+                format!("retry: 1000\nevent: stream\nid: {id}.{index}\ndata: {{\"id\":\"{id}\",\"next\":{next}}}\n\n");
             let behind = body.strip_prefix(&opening).unwrap_or_else(|| panic!("the cursor is kept: {body}"));
             assert!(String::from_utf8(origin.follow_bytes(&id).await).unwrap().ends_with(behind));
         }
@@ -153,7 +155,7 @@ async fn fault_11_silence_is_filled_with_comments() {
     assert!(beats.iter().all(|&beats| beats > 0), "{body}");
     let most = asked.elapsed().as_millis() / Duration::from_millis(50).as_millis();
     assert!(beats.iter().sum::<usize>() as u128 <= most, "no more than the silence is long: {beats:?}");
-    assert!(before.starts_with("retry: 1000\nid: "), "the first comment follows the opening event: {body}");
+    assert!(before.starts_with("retry: 1000\nevent: stream\n"), "the first comment follows the opening event: {body}");
     assert_eq!(body.matches("event: done").count(), 1);
 }
 
@@ -164,7 +166,7 @@ async fn a_cursor_past_the_end_of_a_running_stream_waits() {
     let id = id_of(&response);
     let ahead = origin.follow(&format!("{id}.1")).await.text().await.unwrap();
     let (waited, rest) = ahead.split_once(&format!("id: {id}.2\ndata: {{\"chunk\":\"c\"}}\n\n")).unwrap();
-    let comments = waited.split_once(".1\n\n").unwrap().1;
+    let comments = waited.split_once("\"next\":2}\n\n").unwrap().1;
     assert!(!comments.is_empty(), "a comment says that it waited: {ahead}");
     assert_eq!(comments.replace(wire::HEARTBEAT, ""), "", "nothing but comments");
     assert!(rest.starts_with(&format!("id: {id}.3\n")) && rest.contains("event: done\n"), "{ahead}");

@@ -9,7 +9,9 @@ use headwater_origin::{
     stream::{Cursor, Event},
     wire,
 };
-use headwater_origin_testing::{SECRET, data, events, id_of, open, spawn_origin, start_bytes, terminal, text};
+use headwater_origin_testing::{
+    SECRET, assert_opens, data, events, id_of, open, spawn_origin, start_bytes, terminal, text,
+};
 use proptest::{collection::vec, prelude::*, sample::Index};
 use serde_json::json;
 
@@ -82,7 +84,8 @@ proptest! {
             starts.zip(&ends).map(|(start, &end)| &frames.as_bytes()[start..end]).collect()
         };
         let read = stream::iter(pieces.into_iter().map(Ok::<_, Infallible>)).eventsource();
-        let read: Vec<_> = block_on(read.map(Result::unwrap).collect());
+        let mut read: Vec<_> = block_on(read.map(Result::unwrap).collect());
+        assert_opens(&read.remove(0), start.id.as_str());
         prop_assert_eq!(terminal(&read).0, "failed");
         for (index, event) in read.iter().enumerate() {
             prop_assert_eq!(&event.id, &format!("{}.{index}", start.id));
@@ -106,7 +109,7 @@ async fn frames_that_are_ready_together_leave_as_one_chunk() {
         let request = String::from_utf8_lossy(request).replacen("\r\n", "\r\nconnection: close\r\n", 1);
         let answer = origin.raw(request.as_bytes()).await;
         let writes: Vec<_> = chunks(&answer).iter().map(|chunk| chunk.matches("data:").count()).collect();
-        assert_eq!(writes.iter().sum::<usize>(), 202, "{answer}");
+        assert_eq!(writes.iter().sum::<usize>(), 203, "the opening event, 201 tokens, the terminal event: {answer}");
         assert!(writes.len() <= most, "{writes:?}");
     }
 }
