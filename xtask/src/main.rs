@@ -3,7 +3,7 @@
 //! # Layout
 //! - `project`: where things are
 //! - `steps`: a graph of set-up steps, run side by side
-//! - `setup`, `tools`, `packages`, `model`: the steps
+//! - `setup`, `tools`, `packages`, `model`, `readers`: the steps
 //! - `edge`, `origin`: the two builds
 //! - `dev`, `test`, `bench`, `lint`: the commands
 //! - `process`: programs that never outlive this one
@@ -17,6 +17,7 @@ mod origin;
 mod packages;
 mod process;
 mod project;
+mod readers;
 mod setup;
 mod steps;
 mod test;

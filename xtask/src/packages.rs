@@ -43,6 +43,14 @@ pub(crate) const PIP: Need = Need {
     is_there: || succeeds("python3", &["-m", "pip", "--version"]),
 };
 
+/// Python clients of the end-to-end tests are installed into a virtual environment.
+pub(crate) const VENV: Need = Need {
+    name: "Python 3 with venv",
+    debian: &["python3-venv"],
+    // Debian's Python has `venv` without `ensurepip`, which it needs.
+    is_there: || succeeds("python3", &["-c", "import ensurepip, venv"]),
+};
+
 /// Keeps the journal of several origins.
 pub(crate) const REDIS: Need =
     Need { name: "redis-server", debian: &["redis-server"], is_there: || on_path("redis-server") };

@@ -6,7 +6,7 @@ use clap::ValueEnum;
 use crate::project::Project;
 use crate::setup::Npm;
 use crate::steps::say;
-use crate::{edge, model, origin, packages, process, setup, steps};
+use crate::{edge, model, origin, packages, process, readers, setup, steps};
 
 /// A part of the tests.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -58,6 +58,8 @@ fn set_up(project: &Project, runs: &dyn Fn(Part) -> bool) -> Result<()> {
     if runs(Part::E2e) {
         needs.push(packages::CHROMIUM);
         needs.extend(setup::edge_needs(project));
+        needs.extend(readers::needs(project));
+        steps.extend(readers::steps(project));
         steps.extend([origin::step(project, origin::Embedded::Yes), origin::scripted(project)]);
         steps.extend(edge::steps(project, Npm::AsLocked));
     }
