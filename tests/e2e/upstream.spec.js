@@ -218,7 +218,7 @@ for (const fixture of ["framed", "hostile", "crlf"]) {
       const stream = await whole(simple(edge, "cat"));
       expect(await stream.end).toBe("ended");
       expect(stream.raw).toBe(new TextDecoder().decode(bytes));
-      expect(stream.events.map(({ event = "message", id = "", data }) => ({ event, id, data })))
+      expect([...stream.openings, ...stream.events].map(({ event = "message", id = "", data }) => ({ event, id, data })))
         .toEqual(events.map(({ event, id, data }) => ({ event, id, data: JSON.parse(data) })));
       await server.end();
     }
