@@ -3,8 +3,9 @@
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
+use headwater_origin::wire::CHUNK_BYTES;
 use headwater_origin_testing::{
-    Origin, RedisServer, events, first_events, id_of, open, problem, spawn_origin, terminal,
+    Origin, RedisServer, events, first_events, id_of, open, problem, spawn_origin, terminal, text,
 };
 use serde_json::json;
 
@@ -28,6 +29,23 @@ async fn a_stream_that_was_cut_is_resumed_at_the_other_origin() {
     assert_eq!(a.count("started").await + b.count("started").await, 1);
     let at_end = b.follow(&whole[60].id).await;
     assert_eq!(at_end.status(), 204, "there is nothing more, there either");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_long_text_is_the_same_events_at_the_other_origin() {
+    let server = RedisServer::start();
+    let (a, b) = spawn_two(&server).await;
+    let long = json!({ "repeat": "\u{85}\"\u{1f9a6}", "times": 20 * 1024 });
+    let response = open(a.start(&json!(["first", long, 100, "last"]))).await;
+    let id = id_of(&response);
+    let (here, there) = tokio::join!(events(response), async { events(b.follow(&id).await).await });
+    assert_eq!(here, there);
+    assert_eq!(text(&here), format!("first{}last", "\u{85}\"\u{1f9a6}".repeat(20 * 1024)));
+    assert!(here.iter().all(|event| event.data.len() < CHUNK_BYTES + 32));
+    // A cursor may lie between two pieces of a text.
+    for cursor in 0..here.len() - 1 {
+        assert_eq!(events(b.follow(&here[cursor].id).await).await, here[cursor + 1..]);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

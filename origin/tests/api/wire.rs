@@ -96,6 +96,30 @@ proptest! {
 }
 
 #[tokio::test]
+async fn each_blank_line_ends_an_event_with_data_and_a_204_has_no_body() {
+    let origin = spawn_origin(&["--heartbeat", "20ms", "--gate", "10ms"]).await;
+    for end in [json!("b"), json!({ "fail": "broke-off" })] {
+        let response = open(origin.start(&json!([100, "a", 100, end]))).await;
+        let id = id_of(&response);
+        let live = response.text().await.unwrap();
+        assert!(live.matches(wire::HEARTBEAT).count() > 2, "{live}");
+        let resumed = origin.follow(&format!("{id}.0")).await.text().await.unwrap();
+        for body in [&live, &resumed] {
+            let events = body.replace(wire::HEARTBEAT, "");
+            let events: Vec<_> = events.strip_suffix("\n\n").unwrap().split("\n\n").collect();
+            for event in events {
+                assert_eq!(event.lines().filter(|line| line.starts_with("data: {")).count(), 1, "{body}");
+            }
+        }
+        let last = live.matches("\nid: ").count() - 2;
+        let ended = origin.follow(&format!("{id}.{last}")).await;
+        assert_eq!((ended.status().as_u16(), ended.text().await.unwrap().as_str()), (204, ""));
+    }
+    let bare = open(origin.bare(&json!([100, "a", 100, "b"]))).await.text().await.unwrap();
+    assert_eq!(bare, "data: {\"chunk\":\"a\"}\n\ndata: {\"chunk\":\"b\"}\n\n", "a bare stream has no comments");
+}
+
+#[tokio::test]
 async fn frames_that_are_ready_together_leave_as_one_chunk() {
     let origin = spawn_origin(&["--write-interval", "1h"]).await;
     let script = json!(["first", 100, { "tokens": 200 }]);
