@@ -6,8 +6,8 @@ export default defineConfig({
   testDir: "e2e",
   outputDir: "../target/e2e/results",
   workers: 1, // servers and browsers take the machine as it is
-  timeout: 120_000, // generous, because a machine may be busy
-  expect: { timeout: 30_000 }, // a condition that comes true ends the wait at once
+  timeout: 240_000, // generous, because a machine may be busy
+  expect: { timeout: 60_000 }, // a condition that comes true ends the wait at once
   forbidOnly: !!process.env.CI,
   reporter: [["list"]],
   use: {

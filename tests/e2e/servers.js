@@ -26,8 +26,8 @@ const TAIL_CHARS = 4_000;
 /** Settings of our servers. A test gives what it means to give; who starts it may have others. */
 const OURS = /^(HEADWATER_|EDGE_SECRET|RUST_LOG$)/;
 
-/** Ends a group when the pipe to its standard input closes without a line: then the one who should have ended it is dead. */
-const GUARD = 'read -r _ || { kill -s TERM -- "-$0"; sleep 5; kill -s KILL -- "-$0"; }';
+/** Ends a group when this process was killed. */
+const GUARD = `${ROOT}xtask/guard.sh`;
 
 const BINARIES = { embedded: "target/release/headwater-origin", scripted: "target/release/examples/scripted" };
 
@@ -51,7 +51,7 @@ const isFree = (port) => new Promise((resolve) => {
 export const sleep = (ms) => new Promise((resolve) => { setTimeout(resolve, ms); });
 
 /** Waits until `condition` gives something true, and gives it back. @template T @param {() => T | Promise<T>} condition */
-export async function until(condition, what = condition.toString(), ms = 30_000) {
+export async function until(condition, what = condition.toString(), ms = 60_000) {
   for (const start = Date.now(); ;) {
     const held = await condition();
     if (held) return held;
@@ -176,7 +176,7 @@ export function spawnGroup(program, args, env) {
   const child = spawn(program, args, {
     cwd: ROOT, detached: true, stdio: ["ignore", "pipe", "pipe"], env: { ...Object.fromEntries(inherited), PATH: path, ...env },
   });
-  const guard = spawn("sh", ["-c", GUARD, String(child.pid)], { detached: true, stdio: ["pipe", "ignore", "ignore"] });
+  const guard = spawn("sh", [GUARD, String(child.pid), String(GRACE_MS / 1_000)], { detached: true, stdio: ["pipe", "ignore", "ignore"] });
   guard.stdin.on("error", () => {});
   let output = "";
   for (const pipe of [child.stdout, child.stderr]) pipe.setEncoding("utf8").on("data", (text) => { output += text; });

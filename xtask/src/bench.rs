@@ -3,10 +3,12 @@
 use anyhow::Result;
 use clap::ValueEnum;
 
+use crate::npm::Npm;
+use crate::origin::Embedded;
+use crate::prepare::{Wanted, prepare};
 use crate::project::Project;
-use crate::setup::{self, Npm};
 use crate::steps::say;
-use crate::{edge, model, origin, packages, process, steps};
+use crate::{model, packages, process};
 
 /// A part of the benchmarks.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -25,18 +27,20 @@ pub(crate) enum Part {
 
 /// Runs one part of the benchmarks, or all.
 pub(crate) fn run(project: &Project, part: Option<Part>) -> Result<()> {
-    let mut needs = vec![packages::EMBEDDED, packages::REDIS];
-    needs.extend(model::needs(project));
-    needs.extend(setup::edge_needs(project));
-    let mut steps = vec![origin::scripted(project), origin::step(project, origin::Embedded::Yes)];
-    steps.extend(model::steps(project));
-    steps.extend(edge::steps(project, Npm::AsLocked));
-    steps.push(packages::step(needs));
-    steps::run(project, steps)?;
+    let wanted = Wanted {
+        packages: vec![packages::REDIS],
+        npm: Some(Npm::AsLocked),
+        edge: true,
+        origin: Some(Embedded::Yes),
+        scripted: true,
+        readers: false,
+        model: true,
+    };
+    prepare(project, &wanted)?;
 
     let runs = |wanted| part.is_none_or(|part| part == wanted);
     let bench = |name: &str| {
-        let mut command = project.cargo("bench");
+        let mut command = project.locked_cargo("bench");
         command.args(["--package", "headwater-origin", "--bench", name]);
         command
     };

@@ -1,7 +1,6 @@
 //! `cargo xtask dev`: the whole path on this machine, until Ctrl-C.
 
-use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,15 +8,17 @@ use std::sync::mpsc::{Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Error, Result, anyhow, ensure};
+use anyhow::{Error, Result, anyhow, ensure};
 use clap::Args;
+use listeners::Protocol;
 
+use crate::npm::Npm;
 use crate::origin::Embedded;
+use crate::prepare::{Wanted, prepare};
 use crate::process::{end_all, interrupted, spawn_logged};
 use crate::project::Project;
-use crate::setup::{self, Npm};
-use crate::steps::{self, say};
-use crate::{edge, model, origin, packages};
+use crate::steps::say;
+use crate::{model, secret};
 
 /// A model that is slow to load has answered by then, or nothing will.
 const READY_WITHIN: Duration = Duration::from_secs(120);
@@ -25,11 +26,11 @@ const READY_WITHIN: Duration = Duration::from_secs(120);
 /// How often a server that starts is asked whether it answers.
 const POLL: Duration = Duration::from_millis(100);
 
-/// One such question; the edge's answer includes the origin's.
-const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+/// How long one such question may take, in seconds; the edge's answer includes the origin's.
+const ANSWER_WITHIN_S: u64 = 5;
 
-/// How the answer of a healthy server begins.
-const HEALTHY: &[u8; 13] = b"HTTP/1.1 200 ";
+/// What a healthy server answers.
+const OK: u16 = 200;
 
 /// The model that needs no account.
 const EMBEDDED: &str = "embedded";
@@ -56,15 +57,16 @@ impl Options {
 
 /// Sets up, builds, runs both servers until Ctrl-C or until one ends.
 pub(crate) fn run(project: &Project, options: &Options) -> Result<()> {
-    let edge_address = free_port(options.port, "--port")?;
-    let origin_address = free_port(options.origin_port, "--origin-port")?;
     ensure!(options.port != options.origin_port, "edge and origin need a port each: --port, --origin-port");
+    // Held until the servers start: in the minutes of a first build another program would take them.
+    let ports = [reserve(options.port, "--port")?, reserve(options.origin_port, "--origin-port")?];
     set_up(project, options.embedded())?;
 
     let (events, inbox) = channel();
-    let origin = Server { name: "origin", address: origin_address, shows_start: true };
-    let edge = Server { name: "edge", address: edge_address, shows_start: false };
-    origin.start(project, &mut origin_command(project, options, origin_address)?, &events)?;
+    let origin = Server { name: "origin", address: loopback(options.origin_port), shows_start: true };
+    let edge = Server { name: "edge", address: loopback(options.port), shows_start: false };
+    drop(ports);
+    origin.start(project, &mut origin_command(project, options)?, &events)?;
     edge.start(project, &mut edge_command(project, options), &events)?;
     let mut starting = 2;
     let mut running = 2;
@@ -74,7 +76,7 @@ pub(crate) fn run(project: &Project, options: &Options) -> Result<()> {
             Event::Ready => {
                 starting -= 1;
                 if starting == 0 {
-                    say(&format!("\nHeadwater is at http://{edge_address} (Ctrl-C stops it)\n"));
+                    say(&format!("\nHeadwater is at http://{} (Ctrl-C stops it)\n", edge.address));
                 }
             }
             Event::Late(name) => {
@@ -96,25 +98,19 @@ pub(crate) fn run(project: &Project, options: &Options) -> Result<()> {
 }
 
 fn set_up(project: &Project, embedded: Embedded) -> Result<()> {
-    let mut needs = setup::edge_needs(project);
-    let mut steps = edge::steps(project, Npm::AsLocked);
-    steps.push(origin::step(project, embedded));
-    if embedded == Embedded::Yes {
-        needs.extend(model::needs(project).into_iter().chain([packages::EMBEDDED]));
-        steps.extend(model::steps(project));
-    }
-    steps.push(packages::step(needs));
-    steps::run(project, steps)
+    let model = embedded == Embedded::Yes;
+    let wanted = Wanted { npm: Some(Npm::AsLocked), edge: true, origin: Some(embedded), model, ..Wanted::default() };
+    prepare(project, &wanted)
 }
 
-fn origin_command(project: &Project, options: &Options, address: SocketAddr) -> Result<Command> {
+fn origin_command(project: &Project, options: &Options) -> Result<Command> {
     let mut command = project.command(project.origin());
-    command.args(["--listen", &address.to_string()]);
+    command.args(["--listen", &loopback(options.origin_port).to_string()]);
     command.args(options.models.iter().flat_map(|model| ["--model", model]));
     if options.embedded() == Embedded::Yes {
         command.arg("--embedded-path").arg(model::path(project));
     }
-    command.env("EDGE_SECRET", setup::secret(project)?.context("the set-up wrote no secret")?);
+    command.env(secret::VARIABLE, secret::get_or_create(project)?);
     Ok(command)
 }
 
@@ -185,22 +181,37 @@ impl Server {
 
     /// Is `GET /healthz` answered with a 200?
     fn answers(self) -> bool {
-        let ask = || -> io::Result<bool> {
-            let mut stream = TcpStream::connect_timeout(&self.address, ANSWER_WITHIN)?;
-            stream.set_read_timeout(Some(ANSWER_WITHIN))?;
-            write!(stream, "GET /healthz HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.address)?;
-            let mut start = [0; HEALTHY.len()];
-            stream.read_exact(&mut start)?;
-            Ok(start == *HEALTHY)
-        };
-        ask().unwrap_or(false)
+        let request = minreq::get(format!("http://{}/healthz", self.address)).with_timeout(ANSWER_WITHIN_S);
+        request.send().is_ok_and(|answer| answer.status_code == OK)
     }
 }
 
-fn free_port(port: u16, flag: &str) -> Result<SocketAddr> {
-    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    TcpListener::bind(address).with_context(|| {
-        format!("port {port} can't be used: stop the program that holds it, or choose another with {flag}")
-    })?;
-    Ok(address)
+fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, port))
+}
+
+/// Binds a port; says who holds one that is taken, as far as the system tells.
+fn reserve(port: u16, flag: &str) -> Result<TcpListener> {
+    TcpListener::bind(loopback(port)).map_err(|error| {
+        let holder = listeners::get_process_by_port(port, Protocol::TCP);
+        let why = holder.map_or_else(
+            |_| error.to_string(),
+            |process| format!("{} holds it, process {}", process.name, process.pid),
+        );
+        anyhow!("port {port} can't be used ({why}): stop that program, or choose another port with {flag}")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_that_is_taken_is_reported_with_the_process_that_holds_it() {
+        let held = TcpListener::bind(loopback(0)).expect("a free port");
+        let port = held.local_addr().expect("it is bound").port();
+        let error = reserve(port, "--port").expect_err("it is taken").to_string();
+        assert!(error.contains(&format!("process {})", std::process::id())), "{error}");
+        assert!(error.ends_with("choose another port with --port"), "{error}");
+    }
 }

@@ -5,24 +5,24 @@ use std::time::Instant;
 
 use anyhow::{Result, ensure};
 
+use crate::npm::Npm;
+use crate::prepare::{Wanted, prepare};
 use crate::project::{Project, kilobytes};
-use crate::setup::Npm;
 use crate::steps::say;
-use crate::{edge, packages, process, setup, steps};
+use crate::{edge, packages, process};
 
 /// Checks formatting, lints, documentation, types and the size of the wasm.
 pub(crate) fn run(project: &Project) -> Result<()> {
-    let mut steps = edge::steps(project, Npm::AsLocked);
-    steps.push(packages::step(setup::edge_needs(project).into_iter().chain([packages::EMBEDDED])));
-    steps::run(project, steps)?;
+    let packages = vec![packages::EMBEDDED];
+    prepare(project, &Wanted { packages, npm: Some(Npm::AsLocked), edge: true, ..Wanted::default() })?;
 
     check("rustfmt", project.cargo("fmt").args(["--all", "--check"]))?;
     // In release like every other build: llama.cpp is compiled once.
     let clippy = ["--release", "--workspace", "--all-targets", "--", "--deny", "warnings"];
-    check("clippy", project.cargo("clippy").args(clippy))?;
+    check("clippy", project.locked_cargo("clippy").args(clippy))?;
     check("clippy, wasm", edge::cargo(project, "clippy").args(["--", "--deny", "warnings"]))?;
     let doc = ["--release", "--workspace", "--no-deps"];
-    check("documentation", project.cargo("doc").args(doc).env("RUSTDOCFLAGS", "--deny warnings"))?;
+    check("documentation", project.locked_cargo("doc").args(doc).env("RUSTDOCFLAGS", "--deny warnings"))?;
     let wasm_doc = &mut edge::cargo(project, "doc");
     check("documentation, wasm", wasm_doc.arg("--no-deps").env("RUSTDOCFLAGS", "--deny warnings"))?;
     check("types", project.command("tsc").args(["--project", "tsconfig.json"]))?;

@@ -1,11 +1,13 @@
 //! The project's own commands, run as `cargo xtask COMMAND`.
 //!
 //! # Layout
-//! - `project`: where things are
-//! - `steps`: a graph of set-up steps, run side by side
-//! - `setup`, `tools`, `packages`, `model`, `readers`: the steps
-//! - `edge`, `origin`: the two builds
+//! A module uses only modules below it:
 //! - `dev`, `test`, `bench`, `lint`: the commands
+//! - `prepare`: what a command stands on, in lanes side by side
+//! - `edge`, `model`, `readers`, `origin`: the builds
+//! - `tools`, `npm`, `secret`, `packages`: what is installed, or written once
+//! - `steps`: shows the work of a set-up
+//! - `project`: where things are
 //! - `process`: programs that never outlive this one
 
 mod bench;
@@ -13,12 +15,14 @@ mod dev;
 mod edge;
 mod lint;
 mod model;
+mod npm;
 mod origin;
 mod packages;
+mod prepare;
 mod process;
 mod project;
 mod readers;
-mod setup;
+mod secret;
 mod steps;
 mod test;
 mod tools;
@@ -28,6 +32,9 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
+use npm::Npm;
+use origin::Embedded;
+use prepare::{Wanted, prepare};
 use project::{Project, kilobytes};
 
 #[derive(Parser)]
@@ -85,16 +92,12 @@ fn run(command: Command) -> Result<()> {
 }
 
 fn edge(project: &Project) -> Result<()> {
-    let mut steps = edge::steps(project, setup::Npm::IfMissing);
-    steps.push(packages::step(setup::edge_needs(project)));
-    steps::run(project, steps)
+    prepare(project, &Wanted { npm: Some(Npm::IfMissing), edge: true, ..Wanted::default() })
 }
 
 fn build(project: &Project) -> Result<()> {
-    let mut steps = edge::steps(project, setup::Npm::AsLocked);
-    steps.push(packages::step(setup::edge_needs(project).into_iter().chain([packages::EMBEDDED])));
-    steps.push(origin::step(project, origin::Embedded::Yes));
-    steps::run(project, steps)?;
+    let origin = Some(Embedded::Yes);
+    prepare(project, &Wanted { npm: Some(Npm::AsLocked), edge: true, origin, ..Wanted::default() })?;
     for path in [project.origin(), project.edge_wasm(), project.edge_script()] {
         println!("{} {}", path.display(), kilobytes(path.metadata()?.len()));
     }

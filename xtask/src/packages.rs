@@ -1,14 +1,12 @@
 //! Packages of the operating system: installed where root runs Debian or a relative, else named.
 
 use std::env;
-use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use anyhow::bail;
+use anyhow::{Result, bail};
 
-use crate::project::{find_on_path, on_path};
-use crate::steps::Step;
+use crate::steps::Steps;
 
 /// Something the operating system has to bring.
 #[derive(Clone, Copy)]
@@ -29,16 +27,16 @@ pub(crate) const OPENSSL: Need = Need {
     },
 };
 
-/// llama.cpp is built from source.
+/// llama.cpp is built from source; its bindings are made with libclang, which is found here as bindgen finds it.
 pub(crate) const EMBEDDED: Need = Need {
-    name: "cmake, a C++ compiler and libclang",
+    name: "cmake, a C++ compiler and libclang (LIBCLANG_PATH names the folder of one in an unusual place)",
     debian: &["cmake", "g++", "libclang-dev"],
-    is_there: || on_path("cmake") && on_path("c++") && has_libclang(),
+    is_there: || on_path("cmake") && on_path("c++") && clang_sys::load().is_ok(),
 };
 
 /// The embedded model comes as a Python package.
 pub(crate) const PIP: Need = Need {
-    name: "Python with pip",
+    name: "Python 3 with pip",
     debian: &["python3-pip"],
     is_there: || succeeds("python3", &["-m", "pip", "--version"]),
 };
@@ -67,51 +65,45 @@ const CHROMIUM_PROGRAMS: [&str; 3] = ["chromium", "chromium-browser", "google-ch
 
 /// Where the browser of the end-to-end tests is.
 pub(crate) fn chromium() -> Option<PathBuf> {
-    let told = env::var_os(CHROMIUM_VARIABLE).filter(|path| !path.is_empty());
-    told.map(PathBuf::from).or_else(|| CHROMIUM_PROGRAMS.iter().find_map(|program| find_on_path(program)))
+    let configured = env::var_os(CHROMIUM_VARIABLE).filter(|path| !path.is_empty());
+    configured.map(PathBuf::from).or_else(|| CHROMIUM_PROGRAMS.iter().find_map(|program| which::which(program).ok()))
+}
+
+/// Is there a program of this name on the `PATH`?
+pub(crate) fn on_path(program: &str) -> bool {
+    which::which(program).is_ok()
 }
 
 /// Installs those that are missing.
-pub(crate) fn step(needs: impl IntoIterator<Item = Need>) -> Step<'static> {
-    let missing: Vec<Need> = needs.into_iter().filter(|need| !(need.is_there)()).collect();
+pub(crate) fn install(steps: &Steps<'_>, needs: &[Need]) -> Result<()> {
+    let missing: Vec<&Need> = needs.iter().filter(|need| !(need.is_there)()).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
     let packages: Vec<&str> = missing.iter().flat_map(|need| need.debian).copied().collect();
-    let is_done = missing.is_empty();
-    Step::new("packages", move |task| {
-        if !on_path("apt-get") {
-            let names: Vec<_> = missing.iter().map(|need| need.name).collect();
-            bail!("please install {}", names.join(", "));
-        }
-        let install = format!("apt-get install --yes {}", packages.join(" "));
-        if !rustix::process::geteuid().is_root() {
-            bail!("please run: sudo apt-get update && sudo {install}");
-        }
+    if !on_path("apt-get") {
+        let names: Vec<_> = missing.iter().map(|need| need.name).collect();
+        bail!("please install {}", names.join(", "));
+    }
+    if !rustix::process::geteuid().is_root() {
+        bail!("please run: sudo apt-get update && sudo apt-get install --yes {}", packages.join(" "));
+    }
+    steps.run("packages", |step| {
         let apt = |arguments: &[&str]| {
             let mut command = Command::new("apt-get");
-            // Waits for another apt-get to finish.
-            command.args(["--option", "DPkg::Lock::Timeout=300"]).env("DEBIAN_FRONTEND", "noninteractive");
-            task.run(command.args(arguments))
+            command.env("DEBIAN_FRONTEND", "noninteractive");
+            // Waits for another apt-get to finish; a download is tried again.
+            command.args(["--option", "DPkg::Lock::Timeout=300", "--option", "Acquire::Retries=3"]);
+            step.run(command.args(arguments))
         };
         apt(&["update"])?;
         apt(&[["install", "--yes", "--no-install-recommends"].as_slice(), &packages].concat())?;
         Ok(format!("installed {}", packages.join(", ")))
     })
-    .unless(move || Ok(is_done))
 }
 
 fn succeeds(program: &str, arguments: &[&str]) -> bool {
     let mut command = Command::new(program);
     command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     command.status().is_ok_and(|status| status.success())
-}
-
-/// In the folders where bindgen looks.
-fn has_libclang() -> bool {
-    if env::var_os("LIBCLANG_PATH").is_some() || cfg!(target_os = "macos") {
-        return true;
-    }
-    let llvm = fs::read_dir("/usr/lib").into_iter().flatten().flatten().map(|entry| entry.path().join("lib"));
-    llvm.chain(["/usr/lib".into(), "/usr/lib64".into(), "/usr/local/lib".into()]).any(|folder| {
-        let names = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.file_name());
-        names.into_iter().any(|name| name == "libclang.so")
-    })
 }

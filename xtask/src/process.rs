@@ -30,9 +30,8 @@ const POLL: Duration = Duration::from_millis(20);
 /// How many of its last lines a failed program shows.
 const TAIL_LINES: usize = 40;
 
-/// Waits for a line; when none comes and the pipe closes, the program that should have written it was killed, and the
-/// group named in `$0` is ended in its place, with `$1` seconds of grace.
-const GUARD: &str = r#"read -r _ || { kill -s TERM -- "-$0"; sleep "$1"; kill -s KILL -- "-$0"; }"#;
+/// Ends a group when this program was killed; the end-to-end tests run it too.
+const GUARD: &str = include_str!("../guard.sh");
 
 static RUNNING: Mutex<Running> = Mutex::new(Running { groups: Vec::new(), ending: false, interrupted: false });
 
@@ -106,7 +105,7 @@ impl Group {
         let id = Pid::from_child(&leader);
         running.groups.push(id);
         let guard = Command::new("sh")
-            .args(["-c", GUARD, &id.to_string(), &grace.as_secs_f32().to_string()])
+            .args(["-c", GUARD, "guard", &id.to_string(), &grace.as_secs_f32().to_string()])
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -159,7 +158,7 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
 ///
 /// # Errors
 /// With the last lines of the output when the command fails.
-pub(crate) fn run_logged(command: &mut Command, log: &Path, on_line: impl Fn(&str) + Send + 'static) -> Result<()> {
+pub(crate) fn run_logged(command: &mut Command, log: &Path, on_line: impl FnMut(&str) + Send + 'static) -> Result<()> {
     let (group, output) = spawn_logged(command, log, on_line)?;
     let result = group.succeed();
     let tail = output.finish();
@@ -181,7 +180,7 @@ impl Output {
 pub(crate) fn spawn_logged(
     command: &mut Command,
     log: &Path,
-    on_line: impl Fn(&str) + Send + 'static,
+    mut on_line: impl FnMut(&str) + Send + 'static,
 ) -> Result<(Group, Output)> {
     if let Some(folder) = log.parent() {
         fs::create_dir_all(folder)?;

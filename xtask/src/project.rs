@@ -2,8 +2,8 @@
 
 use std::env;
 use std::ffi::OsStr;
-use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -91,34 +91,27 @@ impl Project {
         command.arg(subcommand);
         command
     }
+
+    /// The same for a subcommand that reads Cargo.lock, and would bring a stale one up to date in silence.
+    pub(crate) fn locked_cargo(&self, subcommand: &str) -> Command {
+        let mut command = self.cargo(subcommand);
+        command.arg("--locked");
+        command
+    }
 }
 
-/// Is there a program of this name on the `PATH`?
-pub(crate) fn on_path(program: &str) -> bool {
-    find_on_path(program).is_some()
-}
-
-/// The first program of this name on the `PATH`.
-pub(crate) fn find_on_path(program: &str) -> Option<PathBuf> {
-    let path = env::var_os("PATH")?;
-    env::split_paths(&path).map(|folder| folder.join(program)).find(|file| file.is_file())
+/// A file's text; none where there is no file.
+pub(crate) fn read_if_exists(path: &Path) -> Result<String> {
+    match fs::read_to_string(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(String::new()),
+        text => text.with_context(|| format!("cannot read {}", path.display())),
+    }
 }
 
 /// A file's SHA-256 in hexadecimal.
 pub(crate) fn sha256(path: &Path) -> Result<String> {
-    const BLOCK: usize = 64 * 1024;
-    let mut hasher = Sha256::new();
-    let mut file =
-        BufReader::with_capacity(BLOCK, File::open(path).with_context(|| format!("cannot read {}", path.display()))?);
-    loop {
-        let block = file.fill_buf()?;
-        if block.is_empty() {
-            return Ok(hex(&hasher.finalize()));
-        }
-        hasher.update(block);
-        let read = block.len();
-        file.consume(read);
-    }
+    let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    Ok(hex(&Sha256::digest(bytes)))
 }
 
 /// Bytes in hexadecimal.

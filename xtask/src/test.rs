@@ -3,10 +3,12 @@
 use anyhow::Result;
 use clap::ValueEnum;
 
+use crate::npm::Npm;
+use crate::origin::Embedded;
+use crate::prepare::{Wanted, prepare};
 use crate::project::Project;
-use crate::setup::Npm;
 use crate::steps::say;
-use crate::{edge, model, origin, packages, process, readers, setup, steps};
+use crate::{packages, process};
 
 /// A part of the tests.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -22,11 +24,28 @@ pub(crate) enum Part {
 /// Runs one part of the tests, or all.
 pub(crate) fn run(project: &Project, part: Option<Part>) -> Result<()> {
     let runs = |wanted| part.is_none_or(|part| part == wanted);
-    set_up(project, &runs)?;
+    let with_model = runs(Part::Rust) || runs(Part::E2e);
+    let mut wanted = Wanted {
+        npm: (runs(Part::Client) || runs(Part::E2e)).then_some(Npm::AsLocked),
+        edge: runs(Part::E2e),
+        origin: runs(Part::E2e).then_some(Embedded::Yes),
+        scripted: runs(Part::E2e),
+        readers: runs(Part::E2e),
+        model: with_model,
+        ..Wanted::default()
+    };
+    if with_model {
+        wanted.packages.push(packages::REDIS);
+    }
+    if runs(Part::E2e) {
+        wanted.packages.push(packages::CHROMIUM);
+    }
+    prepare(project, &wanted)?;
+
     if runs(Part::Rust) {
         say("== cargo test");
         // In release, because the servers are: llama.cpp is compiled once.
-        process::run(project.cargo("test").args(["--release", "--workspace"]))?;
+        process::run(project.locked_cargo("test").args(["--release", "--workspace"]))?;
     }
     if runs(Part::Client) {
         say("== node --test");
@@ -42,27 +61,4 @@ pub(crate) fn run(project: &Project, part: Option<Part>) -> Result<()> {
         process::run(&mut command)?;
     }
     Ok(())
-}
-
-fn set_up(project: &Project, runs: &dyn Fn(Part) -> bool) -> Result<()> {
-    let mut needs = Vec::new();
-    let mut steps = Vec::new();
-    if runs(Part::Rust) || runs(Part::E2e) {
-        needs.extend([packages::EMBEDDED, packages::REDIS]);
-        needs.extend(model::needs(project));
-        steps.extend(model::steps(project));
-    }
-    if runs(Part::Client) {
-        steps.extend(setup::npm_packages(project, Npm::AsLocked));
-    }
-    if runs(Part::E2e) {
-        needs.push(packages::CHROMIUM);
-        needs.extend(setup::edge_needs(project));
-        needs.extend(readers::needs(project));
-        steps.extend(readers::steps(project));
-        steps.extend([origin::step(project, origin::Embedded::Yes), origin::scripted(project)]);
-        steps.extend(edge::steps(project, Npm::AsLocked));
-    }
-    steps.push(packages::step(needs));
-    steps::run(project, steps)
 }
