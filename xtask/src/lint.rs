@@ -3,19 +3,26 @@
 use std::process::Command;
 use std::time::Instant;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::npm::Npm;
 use crate::prepare::{Wanted, prepare};
 use crate::project::{Project, kilobytes};
 use crate::steps::say;
-use crate::{edge, packages, process};
+use crate::{edge, layers, packages, process};
+
+/// How `git grep` ends when no line matches.
+const NOTHING_FOUND: i32 = 1;
 
 /// Checks formatting, lints, documentation, types and the size of the wasm.
 pub(crate) fn run(project: &Project) -> Result<()> {
     let packages = vec![packages::EMBEDDED];
     prepare(project, &Wanted { packages, npm: Some(Npm::AsLocked), edge: true, ..Wanted::default() })?;
 
+    say("== layers");
+    layers::check(project)?;
+    say("== paths and registries of one machine");
+    foreign_places(project)?;
     check("rustfmt", project.cargo("fmt").args(["--all", "--check"]))?;
     // In release like every other build: llama.cpp is compiled once.
     let clippy = ["--release", "--workspace", "--all-targets", "--", "--deny", "warnings"];
@@ -31,6 +38,18 @@ pub(crate) fn run(project: &Project) -> Result<()> {
     say(&format!("== wasm, gzipped: {} of at most {}", kilobytes(size), kilobytes(edge::MAX_GZIPPED)));
     ensure!(size < edge::MAX_GZIPPED, "the edge's wasm has grown too large");
     Ok(())
+}
+
+/// A committed file holds no path of somebody's machine, and no registry's host but for Cargo.lock.
+fn foreign_places(project: &Project) -> Result<()> {
+    let pattern = r"/(root|home/[a-z]+|Users/[a-z]+)/|registry\.[a-z]+js\.|pypi\.[a-z]+|index\.crates\.";
+    let mut grep = project.command("git");
+    grep.args(["grep", "-nIE", pattern, "--", ".", ":!*Cargo.lock"]);
+    let output = grep.output().context("cannot start git")?;
+    match output.status.code() {
+        Some(NOTHING_FOUND) => Ok(()),
+        _ => bail!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr)),
+    }
 }
 
 fn check(name: &str, command: &mut Command) -> Result<()> {

@@ -3,6 +3,7 @@
 //! # Layout
 //! A module uses only modules below it:
 //! - `dev`, `test`, `bench`, `lint`: the commands
+//! - `layers`: the order of modules
 //! - `prepare`: what a command stands on, in lanes side by side
 //! - `edge`, `model`, `readers`, `origin`: the builds
 //! - `tools`, `npm`, `secret`, `packages`: what is installed, or written once
@@ -13,6 +14,7 @@
 mod bench;
 mod dev;
 mod edge;
+mod layers;
 mod lint;
 mod model;
 mod npm;
