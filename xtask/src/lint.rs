@@ -14,7 +14,7 @@ use crate::{edge, layers, packages, process};
 /// How `git grep` ends when no line matches.
 const NOTHING_FOUND: i32 = 1;
 
-/// Checks formatting, lints, documentation, types and the size of the wasm.
+/// Checks the order of modules, formatting, lints, documentation, types and the size of the wasm.
 pub(crate) fn run(project: &Project) -> Result<()> {
     let packages = vec![packages::EMBEDDED];
     prepare(project, &Wanted { packages, npm: Some(Npm::AsLocked), edge: true, ..Wanted::default() })?;

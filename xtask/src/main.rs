@@ -60,7 +60,7 @@ enum Command {
         /// Which part; all when left out
         part: Option<bench::Part>,
     },
-    /// Check formatting, lints, documentation, types and the size of the wasm
+    /// Check the order of modules, formatting, lints, documentation, types and the size of the wasm
     Lint,
     /// Build the release artefacts of the edge and the origin
     Build,
