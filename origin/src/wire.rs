@@ -18,8 +18,9 @@ use serde_json::ser::{Formatter, Serializer};
 
 use crate::stream::{Cursor, Event, StreamId};
 
-/// The media type of an event stream.
-pub const MEDIA_TYPE: &str = "text/event-stream";
+/// The media type of an event stream. It is UTF-8 by definition, but Python's `requests` reads text of no named encoding as
+/// ISO-8859-1. There half of an "Å" is U+0085, at which it ends the line.
+pub const MEDIA_TYPE: &str = "text/event-stream; charset=utf-8";
 /// A comment, sent in silence so that nothing on the way takes the stream for dead. It is one line: a blank line
 /// behind it would end no event.
 pub const HEARTBEAT: &str = ": keep-alive\n";

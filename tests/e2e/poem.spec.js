@@ -70,7 +70,7 @@ test("`wrangler dev` by itself builds the edge and serves a poem", async ({ path
 test("a plain GET prints bare frames, then ends", async ({ path }) => {
   const stream = await whole(simple(path.edge, "cat"), { headers: {} });
   expect(stream.status).toBe(200);
-  expect(stream.response.headers.get("content-type")).toBe("text/event-stream");
+  expect(stream.response.headers.get("content-type")).toBe("text/event-stream; charset=utf-8");
   expect(stream.place).toBeNull();
   expect(await stream.end).toBe("ended");
   expect(stream.events.length).toBeGreaterThan(MOMENTS);
@@ -87,7 +87,7 @@ test("a framed GET has ids, a place, and one terminal event", async ({ path }) =
   expect(stream.retry).toBe(1000);
   expect(stream.openings).toMatchObject([{ id, data: { id, next: 0 } }]);
   expect(Object.fromEntries(stream.response.headers)).toMatchObject({
-    "content-type": "text/event-stream",
+    "content-type": "text/event-stream; charset=utf-8",
     "cache-control": "no-cache, no-transform",
     "x-accel-buffering": "no",
     vary: expect.stringContaining("Accept"),

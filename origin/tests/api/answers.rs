@@ -9,7 +9,7 @@ async fn a_framed_stream_has_the_headers_and_events_of_the_contract() {
     let origin = spawn_origin(&[]).await;
     let response = open(origin.start(&json!(["Bushy ", "tail"]))).await;
     let headers = response.headers();
-    assert_eq!(headers["content-type"], "text/event-stream");
+    assert_eq!(headers["content-type"], "text/event-stream; charset=utf-8");
     assert_eq!(headers["cache-control"], "no-cache, no-transform");
     assert_eq!(headers["x-accel-buffering"], "no");
     assert_eq!(headers["vary"], "Accept");
