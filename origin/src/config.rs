@@ -9,6 +9,7 @@ use std::{
     ffi::{OsStr, OsString},
     net::SocketAddr,
     path::PathBuf,
+    str::FromStr,
     thread,
     time::Duration,
 };
@@ -23,7 +24,10 @@ use clap::{
 use crate::{
     model::name::Name,
     prompt::{Prompt, PromptName, Prompts},
-    stream::{Limits, OriginName, Place, reader::Pace, redis::address::NoAddress},
+    stream::{
+        Limits, OriginName, Pace,
+        redis::address::{Address, NoAddress},
+    },
 };
 
 /// Headwater's origin: turns a prompt into a model's answer and streams it as Server-Sent Events.
@@ -85,6 +89,23 @@ pub struct Config {
     /// The prompts, from the file alone.
     #[arg(skip = Prompts::new(BTreeMap::new()))]
     pub prompts: Prompts,
+}
+
+/// Where the journal keeps its streams.
+#[derive(Clone, Debug)]
+pub enum Place {
+    /// In this process.
+    Memory,
+    /// In Redis, for several origins.
+    Redis(Address),
+}
+
+impl FromStr for Place {
+    type Err = NoAddress;
+
+    fn from_str(text: &str) -> Result<Self, NoAddress> {
+        if text == "memory" { Ok(Self::Memory) } else { text.parse().map(Self::Redis) }
+    }
 }
 
 /// Settings of a stream's life.

@@ -16,11 +16,6 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use crate::{
-    problem::Kind,
-    stream::{Usage, hub::Status},
-};
-
 /// The media type of the figures, OpenMetrics 1.0 section "Overall Structure".
 pub const MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -51,6 +46,13 @@ pub(crate) enum Attachment {
     Resume,
     /// It reads a stream that has ended.
     Replay,
+}
+
+/// Tokens of one generation, as its model counts them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Tokens {
+    pub(crate) input: u64,
+    pub(crate) output: u64,
 }
 
 /// The histograms of one model, looked up once a stream.
@@ -149,11 +151,9 @@ impl Metrics {
         }
     }
 
-    /// All figures. The streams there are now, and the bytes that the journal holds here, come from the hub.
-    pub(crate) fn text(&self, streams: Status, journal: usize) -> String {
-        for (gauge, value) in
-            [(&self.running, streams.running), (&self.queued, streams.queued), (&self.journal, journal)]
-        {
+    /// All figures, with these of now: the generations that run or wait, those that wait, the journal's bytes here.
+    pub(crate) fn text(&self, running: usize, queued: usize, journal: usize) -> String {
+        for (gauge, value) in [(&self.running, running), (&self.queued, queued), (&self.journal, journal)] {
             gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
         }
         let mut text = String::new();
@@ -167,14 +167,14 @@ impl Metrics {
         self.started.inc();
     }
 
-    /// There was no place for a generation.
-    pub(crate) fn refused(&self, kind: Kind) {
-        self.refused.get_or_create(&Refused { problem: kind.name() }).inc();
+    /// A start was refused with this problem.
+    pub(crate) fn refused(&self, problem: &'static str) {
+        self.refused.get_or_create(&Refused { problem }).inc();
     }
 
-    /// A model gave no first token.
-    pub(crate) fn passed_over(&self, model: &str, kind: Kind) {
-        let by = PassedOver { gen_ai_request_model: model.to_owned(), problem: kind.name() };
+    /// A model gave no first token, because of this problem.
+    pub(crate) fn passed_over(&self, model: &str, problem: &'static str) {
+        let by = PassedOver { gen_ai_request_model: model.to_owned(), problem };
         self.passed_over.get_or_create(&by).inc();
     }
 
@@ -198,12 +198,12 @@ impl Metrics {
     }
 
     /// A generation has ended.
-    pub(crate) fn ended(&self, model: &str, outcome: &'static str, after: Duration, usage: Option<Usage>) {
+    pub(crate) fn ended(&self, model: &str, outcome: &'static str, after: Duration, tokens: Option<Tokens>) {
         let model = || model.to_owned();
         self.ended.get_or_create(&Ended { gen_ai_request_model: model(), outcome }).inc();
         self.duration.get_or_create(&ByModel { gen_ai_request_model: model() }).observe(after.as_secs_f64());
-        let Some(usage) = usage else { return };
-        for (gen_ai_token_type, tokens) in [("input", usage.input_tokens), ("output", usage.output_tokens)] {
+        let Some(Tokens { input, output }) = tokens else { return };
+        for (gen_ai_token_type, tokens) in [("input", input), ("output", output)] {
             let by = ByType { gen_ai_request_model: model(), gen_ai_token_type };
             self.tokens.get_or_create(&by).observe(tokens as f64);
         }

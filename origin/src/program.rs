@@ -10,12 +10,12 @@ use tokio::{
 use tracing_subscriber::EnvFilter;
 
 use crate::{
-    config::{Config, ConfigError},
+    config::{Config, ConfigError, Place},
     model::{Model, fallback::Fallback},
     routes::{self, App},
     secrets::Secrets,
     server,
-    stream::{Hub, Journal, MemoryJournal, Place, RedisJournal, redis},
+    stream::{Hub, Journal, MemoryJournal, RedisJournal, redis},
 };
 
 /// What is logged where RUST_LOG doesn't say: of llama.cpp only what is wrong.

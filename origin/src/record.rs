@@ -4,21 +4,14 @@ use std::{str::FromStr, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
-use crate::{
-    metrics::{Metrics, OfModel},
-    problem::Kind,
-    stream::{Finish, Log, Start, Timing, Usage},
-};
+use crate::metrics::{Metrics, OfModel, Tokens};
 
 /// What is known of a stream; written when it is dropped, so that no end goes without.
 pub(crate) struct Record {
-    log: Arc<Log>,
-    prompt: String,
-    /// The variables as JSON, only where they are to be logged.
-    variables: Option<String>,
+    id: String,
+    asked: Asked,
     /// The one that answers, else the last that was asked.
     model: Option<String>,
-    trace: Option<TraceParent>,
     metrics: Arc<Metrics>,
     /// The figures of the model, once it answers, and when it was called.
     of_model: Option<(OfModel, Instant)>,
@@ -27,8 +20,24 @@ pub(crate) struct Record {
     last_token: Duration,
     chunks: u64,
     outcome: &'static str,
-    usage: Option<Usage>,
+    tokens: Option<Tokens>,
+    readers: u64,
+    resumes: u64,
 }
+
+/// What a start asked for, as far as the record tells it.
+#[derive(Debug, Default)]
+pub struct Asked {
+    /// The prompt's name.
+    pub prompt: String,
+    /// The variables as JSON, only where they are to be logged.
+    pub variables: Option<String>,
+    /// The trace that the start belongs to.
+    pub trace: Option<TraceParent>,
+}
+
+/// The outcome where none is recorded: the generation panicked or was dropped.
+const NO_OUTCOME: &str = "internal";
 
 /// What the figures call the model of a stream that none has answered.
 const NO_MODEL: &str = "none";
@@ -43,30 +52,29 @@ pub struct TraceParent(String);
 pub struct NotATraceParent;
 
 impl Record {
-    /// The record of a stream that starts now.
-    pub(crate) fn new(log: Arc<Log>, start: Start, metrics: Arc<Metrics>) -> Self {
+    /// The record of the stream `id`, which starts now.
+    pub(crate) fn new(id: String, asked: Asked, metrics: Arc<Metrics>) -> Self {
         metrics.started();
         Self {
-            log,
-            prompt: start.name,
-            variables: start.variables,
+            id,
+            asked,
             model: None,
-            trace: start.trace,
             metrics,
             of_model: None,
             started: Instant::now(),
             first_token: None,
             last_token: Duration::ZERO,
             chunks: 0,
-            // What a generation ends as that doesn't come to its end.
-            outcome: Kind::Internal.name(),
-            usage: None,
+            outcome: NO_OUTCOME,
+            tokens: None,
+            readers: 0,
+            resumes: 0,
         }
     }
 
-    /// This model gave no first token.
-    pub(crate) fn passed_over(&mut self, model: &str, kind: Kind) {
-        self.metrics.passed_over(model, kind);
+    /// This model gave no first token, because of this problem.
+    pub(crate) fn passed_over(&mut self, model: &str, problem: &'static str) {
+        self.metrics.passed_over(model, problem);
         self.model = Some(model.to_owned());
     }
 
@@ -90,47 +98,47 @@ impl Record {
         self.chunks += 1;
     }
 
-    /// The stream ended well.
-    pub(crate) fn finished(&mut self, finish: Finish, usage: Option<Usage>) {
-        self.outcome = finish.name();
-        self.usage = usage;
+    /// The stream ended: its finish, or the problem's name.
+    pub(crate) fn ended(&mut self, outcome: &'static str, tokens: Option<Tokens>) {
+        self.outcome = outcome;
+        self.tokens = tokens;
     }
 
-    /// The stream ended as failed.
-    pub(crate) fn failed(&mut self, kind: Kind) {
-        self.outcome = kind.name();
+    /// How many read the stream, and how many of these followed it instead of starting it.
+    pub(crate) fn read_by(&mut self, readers: u64, resumes: u64) {
+        self.readers = readers;
+        self.resumes = resumes;
     }
 
-    /// The times so far, as they are told.
-    pub(crate) fn timing(&self) -> Timing {
-        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-        Timing { first_token_ms: self.first_token.map(millis), total_ms: millis(self.elapsed()) }
+    /// The time to the first piece of text.
+    pub(crate) fn first_token(&self) -> Option<Duration> {
+        self.first_token
     }
 
-    fn elapsed(&self) -> Duration {
+    /// The time so far.
+    pub(crate) fn elapsed(&self) -> Duration {
         self.started.elapsed()
     }
 }
 
 impl Drop for Record {
     fn drop(&mut self) {
-        self.metrics.ended(self.model.as_deref().unwrap_or(NO_MODEL), self.outcome, self.elapsed(), self.usage);
-        let audience = self.log.audience().borrow();
+        self.metrics.ended(self.model.as_deref().unwrap_or(NO_MODEL), self.outcome, self.elapsed(), self.tokens);
         let millis = |time: Duration| time.as_secs_f64() * 1e3;
         tracing::info!(
-            stream = %self.log.id(),
-            prompt = self.prompt,
-            variables = self.variables,
+            stream = self.id,
+            prompt = self.asked.prompt,
+            variables = self.asked.variables,
             model = self.model,
             outcome = self.outcome,
             chunks = self.chunks,
-            input_tokens = self.usage.map(|usage| usage.input_tokens),
-            output_tokens = self.usage.map(|usage| usage.output_tokens),
+            input_tokens = self.tokens.map(|tokens| tokens.input),
+            output_tokens = self.tokens.map(|tokens| tokens.output),
             first_token_ms = self.first_token.map(millis),
             total_ms = millis(self.elapsed()),
-            readers = audience.attached,
-            resumes = audience.resumed,
-            traceparent = self.trace.as_ref().map(|trace| &trace.0),
+            readers = self.readers,
+            resumes = self.resumes,
+            traceparent = self.asked.trace.as_ref().map(|trace| &trace.0),
             "stream ended"
         );
     }

@@ -1,6 +1,6 @@
 //! HTTP: requests become calls on the hub, and their results answers.
 
-use std::{error::Error, sync::Arc, time::Duration};
+use std::{error::Error, iter, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -14,15 +14,17 @@ use axum::{
 use headwater_protocol::{CURSOR_PARAMETERS, KEY_PARAMETER, header::accepts_event_stream};
 use http_body_util::LengthLimitError;
 use serde::Serialize;
+use sha2::{Digest, Sha256};
 use tokio::time::{Instant, timeout};
 
 use crate::{
     metrics,
     problem::Problem,
     prompt::{Prompts, Variables},
+    record::Asked,
     secrets::Secrets,
-    stream::{Attached, Claim, Cursor, Framing, Hub, Reader, Start, StreamId, hub::Status},
-    wire,
+    stream::{Attached, Cursor, Hub, Idempotency, Reader, Start, StreamId, hub::Status},
+    wire::{self, Framing},
 };
 
 /// The longest body, bytes.
@@ -73,7 +75,7 @@ async fn prompt(
     path: Result<Path<String>, PathRejection>,
     request: Request,
 ) -> Result<Response, Problem> {
-    let asked = Instant::now();
+    let received = Instant::now();
     let Path(name) = path.map_err(|_| Problem::no_such_path())?;
     if !matches!(*request.method(), Method::GET | Method::POST) {
         return Err(Problem::invalid_method("GET, POST"));
@@ -97,16 +99,14 @@ async fn prompt(
     let variables = if parts.method == Method::POST { json(&parts.headers, body).await? } else { query };
     let prompt = app.prompts.render(&name, &variables)?;
     let key = header_or(&parts.headers, &IDEMPOTENCY_KEY, key).map(|key| key.parse()).transpose()?;
-    let start = Start {
-        claim: key.map(|key| Claim::new(key, &name, &variables)),
+    let idempotency = key.map(|key| Idempotency { key, fingerprint: fingerprint(&name, &variables) });
+    let asked = Asked {
         variables: app.log_variables.then(|| serde_json::to_string(&variables).unwrap_or_default()),
-        framing,
         trace: parts.headers.get(TRACEPARENT).and_then(|value| value.to_str().ok()?.parse().ok()),
-        name,
-        prompt,
+        prompt: name,
     };
-    let reader = app.hub.start(start).await?;
-    let waited = format!("wait;dur={:.1}", asked.elapsed().as_secs_f64() * 1e3);
+    let reader = app.hub.start(Start { prompt, idempotency, framing, asked }).await?;
+    let waited = format!("wait;dur={:.1}", received.elapsed().as_secs_f64() * 1e3);
     Ok(([(SERVER_TIMING, waited)], answer(reader)).into_response())
 }
 
@@ -168,7 +168,7 @@ fn answer(reader: Reader) -> Response {
         (X_ACCEL_BUFFERING, "no"),
     ];
     let is_framed = reader.framing() == Framing::Framed;
-    let place = is_framed.then(|| [(header::CONTENT_LOCATION, format!("/streams/{}", reader.log().id()))]);
+    let place = is_framed.then(|| [(header::CONTENT_LOCATION, format!("/streams/{}", reader.stream().id()))]);
     (headers, place, Body::from_stream(reader.into_body())).into_response()
 }
 
@@ -222,6 +222,17 @@ fn header_or(headers: &HeaderMap, name: &HeaderName, parameter: Option<String>) 
     let header = headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
     let given = |value: &String| !value.is_empty();
     header.filter(given).or(parameter.filter(given))
+}
+
+/// What a key is sent with: a digest of the prompt's name and the variables.
+fn fingerprint(name: &str, variables: &Variables) -> [u8; 32] {
+    let mut digest = Sha256::new();
+    // Each with its length, so that no two lists of texts run together alike.
+    for text in iter::once(name).chain(variables.iter().flat_map(|(name, value)| [name.as_str(), value])) {
+        digest.update(text.len().to_le_bytes());
+        digest.update(text);
+    }
+    digest.finalize().into()
 }
 
 fn parse_cursor(text: &str) -> Result<Cursor, Problem> {

@@ -26,6 +26,16 @@ pub const MEDIA_TYPE: &str = "text/event-stream; charset=utf-8";
 pub const HEARTBEAT: &str = ": keep-alive\n";
 /// The longest JSON of a chunk's text, bytes without its quotes.
 pub const CHUNK_BYTES: usize = 16 * 1024;
+
+/// How a response is framed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framing {
+    /// Ids, comments, and a terminal event.
+    Framed,
+    /// Only data; a failure breaks the connection off, so that it never looks complete.
+    Bare,
+}
+
 /// How long a native EventSource waits before it reconnects, milliseconds.
 const RETRY_MS: u32 = 1000;
 

@@ -12,10 +12,12 @@ use futures::{StreamExt, future::join_all};
 use headwater_origin::{
     model::fallback::Fallback,
     problem::{Kind, Problem},
+    record::Asked,
     stream::{
-        Attached, Claim, Cursor, Event, Framing, Hub, Journal, Limits, Log, MemoryJournal, Opened, Reader,
-        RedisJournal, Start, StreamId, Writer, log::Read, reader::Pace,
+        Attached, Cursor, Event, Hub, Idempotency, Journal, Limits, MemoryJournal, Opened, Pace, Reader, RedisJournal,
+        Start, Stream, StreamId, Writer, log::Read,
     },
+    wire::Framing,
 };
 use headwater_origin_testing::{RedisServer, Scripted};
 use tokio::time::{sleep, timeout};
@@ -40,13 +42,13 @@ async fn what_is_appended_is_read_in_order_and_nothing_behind_the_end() {
         let (log, mut writer) = new(&*journal, None).await;
         writer.append(&[chunk("a")]).await.unwrap();
         writer.append(&[chunk("b\n\nevent: done"), chunk("c")]).await.unwrap();
-        assert_eq!(log.len(), 3);
+        assert_eq!(log.buffer.len(), 3);
         writer.append(&[chunk("d"), failed(), chunk("e")]).await.unwrap();
         let _ = writer.append(&[chunk("f")]).await;
         let found = journal.find(log.id()).await.unwrap().unwrap();
-        assert_eq!(found.len(), 5);
+        assert_eq!(found.buffer.len(), 5);
         assert_eq!(text(&found).await, "a|b\n\nevent: done|c|d|!");
-        assert_eq!(found.ending().unwrap().failed, Some(Problem::abandoned()));
+        assert_eq!(found.buffer.ending().unwrap().failed, Some(Problem::abandoned()));
     })
     .await;
 }
@@ -128,7 +130,7 @@ async fn what_one_origin_writes_the_other_reads_byte_for_byte() {
     let all = bytes(&log).await;
     for other in [early, late, after] {
         assert_eq!(bytes(&other).await, all);
-        assert_eq!(other.ending(), log.ending());
+        assert_eq!(other.buffer.ending(), log.buffer.ending());
     }
 }
 
@@ -158,10 +160,10 @@ async fn a_stop_at_the_other_origin_ends_the_generation() {
     let (a, b) = (hub(origin(&server).await), hub(origin(&server).await));
     let reader = start(&a).await;
     let asked = Instant::now();
-    b.stop(reader.log().id()).await.unwrap();
+    b.stop(reader.stream().id()).await.unwrap();
     assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
     until_idle(&a).await;
-    assert!(reader.log().ending().unwrap().failed.is_none(), "stopped is a good end");
+    assert!(reader.stream().buffer.ending().unwrap().failed.is_none(), "stopped is a good end");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -172,7 +174,7 @@ async fn fault_12_the_linger_begins_when_nobody_reads_at_any_origin() {
     let lease = LEASE * 2;
     let (a, b) = (hub(run(connect(&server, lease).await)), hub(run(connect(&server, lease).await)));
     let reader = start(&a).await;
-    let id = reader.log().id().clone();
+    let id = reader.stream().id().clone();
     let elsewhere = attach(&b, &id).await;
     drop(reader);
     sleep(LINGER * 3 + lease).await;
@@ -183,7 +185,7 @@ async fn fault_12_the_linger_begins_when_nobody_reads_at_any_origin() {
     assert!(left.elapsed() > LINGER / 2, "it lingers");
     let end = b.attach(&Cursor { id, next: 0 }).await.unwrap();
     let Attached::Reader(end) = end else { panic!("there are events to read") };
-    assert_eq!(kind(end.log()), Kind::Abandoned);
+    assert_eq!(kind(end.stream()), Kind::Abandoned);
 }
 
 // An origin dies.
@@ -198,8 +200,8 @@ async fn fault_17_a_stream_whose_origin_is_dead_ends_as_interrupted() {
             writer.append(events).await.unwrap();
         }
         let followed = alive.find(log.id()).await.unwrap().unwrap();
-        assert_eq!((followed.len(), followed.ending()), (events.len() as u64, None), "it may still live");
-        timeout(LONG, followed.ended()).await.unwrap();
+        assert_eq!((followed.buffer.len(), followed.buffer.ending()), (events.len() as u64, None), "it may still live");
+        timeout(LONG, followed.buffer.ended()).await.unwrap();
         assert_eq!(kind(&followed), Kind::Interrupted);
         // A start with its key is told the same, and doesn't wait for it.
         let third = origin(&server).await;
@@ -218,11 +220,11 @@ async fn fault_17_a_fenced_origin_stops_generating() {
     let (dead, alive) = (dead_origin(&server).await, origin(&server).await);
     let hub = hub(dead);
     let reader = start(&hub).await;
-    let followed = alive.find(reader.log().id()).await.unwrap().unwrap();
-    timeout(LONG, followed.ended()).await.unwrap();
+    let followed = alive.find(reader.stream().id()).await.unwrap().unwrap();
+    timeout(LONG, followed.buffer.ended()).await.unwrap();
     until_idle(&hub).await;
-    assert_eq!(kind(reader.log()), Kind::Interrupted);
-    assert_eq!(bytes(reader.log()).await, bytes(&followed).await);
+    assert_eq!(kind(reader.stream()), Kind::Interrupted);
+    assert_eq!(bytes(reader.stream()).await, bytes(&followed).await);
 }
 
 // Redis dies.
@@ -241,7 +243,7 @@ async fn fault_redis_hangs_for_a_moment_and_nothing_is_lost() {
     });
     // Longer than an answer may take: the first attempt counts as failed, and did arrive.
     sleep(Duration::from_millis(1_200)).await;
-    assert!(log.is_empty(), "nobody reads what Redis doesn't hold");
+    assert!(log.buffer.is_empty(), "nobody reads what Redis doesn't hold");
     server.go_on();
     appended.await.unwrap().unwrap();
     assert_eq!(text(&log).await, "a|b|!");
@@ -387,7 +389,7 @@ fn run(journal: Arc<dyn Journal>) -> Arc<dyn Journal> {
     journal
 }
 
-async fn new(journal: &dyn Journal, claim: Option<Claim>) -> (Arc<Log>, Box<dyn Writer>) {
+async fn new(journal: &dyn Journal, claim: Option<Idempotency>) -> (Arc<Stream>, Box<dyn Writer>) {
     let opened = async {
         loop {
             // Where Redis has only just come back the first try may find the old connection.
@@ -406,8 +408,8 @@ fn id() -> StreamId {
 }
 
 /// A key, sent with this.
-fn claim(key: usize, sent: u8) -> Claim {
-    Claim { key: format!("a-key-of-the-tests-{key}").parse().unwrap(), fingerprint: [sent; 32] }
+fn claim(key: usize, sent: u8) -> Idempotency {
+    Idempotency { key: format!("a-key-of-the-tests-{key}").parse().unwrap(), fingerprint: [sent; 32] }
 }
 
 fn chunk(text: &str) -> Event {
@@ -419,16 +421,16 @@ fn failed() -> Event {
 }
 
 /// All frames of a stream, when it has ended.
-async fn bytes(log: &Log) -> Vec<u8> {
-    timeout(LONG, log.ended()).await.expect("it ends");
-    match log.read(0, usize::MAX, false) {
+async fn bytes(log: &Stream) -> Vec<u8> {
+    timeout(LONG, log.buffer.ended()).await.expect("it ends");
+    match log.buffer.read(0, usize::MAX, false) {
         Read::Frames { bytes, terminal: true, .. } => bytes.to_vec(),
         other => panic!("the whole stream, not {other:?}"),
     }
 }
 
 /// A stream's chunks, and `!` for its failure.
-async fn text(log: &Log) -> String {
+async fn text(log: &Stream) -> String {
     let bytes = String::from_utf8(bytes(log).await).unwrap();
     let chunk = |data: &str| {
         let data: serde_json::Value = serde_json::from_str(data).unwrap();
@@ -438,8 +440,8 @@ async fn text(log: &Log) -> String {
     data.map(chunk).collect::<Vec<_>>().join("|")
 }
 
-fn kind(log: &Log) -> Kind {
-    log.ending().expect("it has ended").failed.expect("as failed").kind()
+fn kind(log: &Stream) -> Kind {
+    log.buffer.ending().expect("it has ended").failed.expect("as failed").kind()
 }
 
 fn hub(journal: Arc<dyn Journal>) -> Hub {
@@ -461,7 +463,7 @@ fn hub(journal: Arc<dyn Journal>) -> Hub {
 async fn start(hub: &Hub) -> Reader {
     let prompt = r#"[{"tokens": 1000000, "every_ms": 10}]"#.to_owned();
     let framing = Framing::Framed;
-    let start = Start { name: "test".into(), prompt, variables: None, claim: None, framing, trace: None };
+    let start = Start { prompt, idempotency: None, framing, asked: Asked::default() };
     hub.start(start).await.unwrap()
 }
 

@@ -13,16 +13,17 @@ use std::{
 
 use bytes::Bytes;
 use futures::{
-    Stream, StreamExt,
+    StreamExt,
     channel::mpsc::{self, UnboundedSender},
 };
 use headwater_origin::{
     model::{Model, ModelError, Token, Tokens, fallback::Fallback},
     problem::Kind,
+    record::Asked,
     stream::{
-        Attached, Finish, Framing, Hub, Journal, Limits, Log, MemoryJournal, RedisJournal, Start, Usage, log::Read,
-        reader::Pace,
+        Attached, Finish, Hub, Journal, Limits, MemoryJournal, Pace, RedisJournal, Start, Stream, Usage, log::Read,
     },
+    wire::Framing,
 };
 use headwater_origin_testing::RedisServer;
 use proptest::{
@@ -137,19 +138,12 @@ async fn run(
     second: Duration,
     steps: Vec<Step>,
 ) -> Result<String, TestCaseError> {
-    let prompt = Start {
-        name: "test".into(),
-        prompt: "test".into(),
-        variables: None,
-        claim: None,
-        framing: Framing::Framed,
-        trace: None,
-    };
+    let prompt = Start { prompt: "test".into(), idempotency: None, framing: Framing::Framed, asked: Asked::default() };
     let at = |reader: usize| &hubs[reader % hubs.len()];
     let began = Instant::now();
     let first = hubs[0].start(prompt).await.unwrap();
-    let id = first.log().id().to_string();
-    let mut life = Life::new(began, journal.find(first.log().id()).await.unwrap().unwrap());
+    let id = first.stream().id().to_string();
+    let mut life = Life::new(began, journal.find(first.stream().id()).await.unwrap().unwrap());
     let mut readers: Vec<Client> = (0..READERS).map(|_| Client::new(&id)).collect();
     readers[0].body = Some(Box::pin(first.into_body()));
     let mut said = Vec::new();
@@ -252,7 +246,7 @@ fn limits(second: Duration) -> Limits {
 struct Life {
     began: Instant,
     /// Until it has ended: whoever holds a log keeps it from being forgotten.
-    log: Option<Arc<Log>>,
+    log: Option<Arc<Stream>>,
     /// How it may end.
     causes: Vec<&'static str>,
     /// Since when nobody reads it.
@@ -264,13 +258,13 @@ struct Life {
 }
 
 impl Life {
-    fn new(began: Instant, log: Arc<Log>) -> Self {
+    fn new(began: Instant, log: Arc<Stream>) -> Self {
         Self { began, log: Some(log), causes: Vec::new(), left: None, unread: Duration::ZERO, end: None }
     }
 
     /// What is done next, where it may end the stream: behind its end nothing does.
     fn may_end(&mut self, step: &Step) {
-        if self.log.as_ref().is_some_and(|log| log.ending().is_none()) {
+        if self.log.as_ref().is_some_and(|log| log.buffer.ending().is_none()) {
             self.causes.extend(match step {
                 Step::End(0) => Some("stop"),
                 Step::End(_) => Some("/problems/model-broke-off"),
@@ -283,7 +277,7 @@ impl Life {
     /// Looks what became of it, and how long nobody has read it.
     fn look(&mut self, attended: bool) {
         let Some(log) = &self.log else { return };
-        let ended = log.ending().map(|ending| self.began + ending.after);
+        let ended = log.buffer.ending().map(|ending| self.began + ending.after);
         let now = ended.unwrap_or_else(Instant::now);
         let left = *self.left.get_or_insert(now);
         self.unread = self.unread.max(now.saturating_duration_since(left));
@@ -291,7 +285,7 @@ impl Life {
             self.left = None;
         }
         if let Some(ended) = ended {
-            let Read::Frames { bytes, .. } = log.read(0, usize::MAX, false) else { panic!("it has ended") };
+            let Read::Frames { bytes, .. } = log.buffer.read(0, usize::MAX, false) else { panic!("it has ended") };
             let last = seen(std::str::from_utf8(&bytes).unwrap()).pop();
             self.end = Some((ended, last.expect("there is a terminal event").1.end));
             self.log = None;
@@ -299,7 +293,7 @@ impl Life {
     }
 }
 
-type Body = Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>;
+type Body = Pin<Box<dyn futures::Stream<Item = io::Result<Bytes>> + Send>>;
 
 /// A browser's part: a cursor, and what was seen.
 struct Client {

@@ -1,29 +1,39 @@
 //! Who reads a stream, and how its generation learns that nobody does or that its end was asked for.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
-use tokio::{sync::watch, time::timeout};
+use tokio::{
+    sync::watch::{Receiver, Sender},
+    time::timeout,
+};
 
-use super::{Framing, Log};
+/// The readers of one stream in this process, and the early end that was asked for.
+#[derive(Debug, Default)]
+pub(crate) struct Readers(Sender<State>);
 
-/// Who reads a stream, and whether its end was asked for.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Audience {
+#[derive(Debug, Default)]
+struct State {
     /// Readers now.
-    readers: usize,
-    /// Whether a framed reader has ever attached: only such a one can come back, so only then is there a linger.
-    framed: bool,
-    /// All readers so far.
+    now: usize,
+    /// Whether a reader has ever attached that may return after a cut: without one there is no linger.
+    may_return: bool,
+    counts: Counts,
+    /// The first request for an early end.
+    cancel: Option<Cancel>,
+}
+
+/// Readers so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Counts {
+    /// All of them.
     pub(crate) attached: u64,
-    /// How many of them followed the stream instead of starting it.
+    /// Those that followed the stream instead of starting it.
     pub(crate) resumed: u64,
-    /// The end that was asked for.
-    asked: Option<EarlyEnd>,
 }
 
 /// Why a generation ends before its answer does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum EarlyEnd {
+pub(crate) enum Cancel {
     /// A reader stopped it.
     Stopped,
     /// Nobody reads it any more.
@@ -34,60 +44,53 @@ pub(crate) enum EarlyEnd {
     Interrupted,
 }
 
-/// A reader's part in the audience: from here to drop.
-pub(crate) struct Presence(Arc<Log>);
+impl Readers {
+    /// One more reader. [`super::ReaderGuard`] alone calls this, and [`Self::leave`] when it is dropped.
+    pub(super) fn attach(&self, may_return: bool, resumed: bool) {
+        self.0.send_modify(|state| {
+            state.now += 1;
+            state.may_return |= may_return;
+            state.counts.attached += 1;
+            state.counts.resumed += u64::from(resumed);
+        });
+    }
 
-/// Asks for the stream's end; the first to ask has its way.
-pub(crate) fn ask(log: &Log, end: EarlyEnd) {
-    log.audience().send_modify(|audience| {
-        audience.asked.get_or_insert(end);
-    });
-}
+    pub(super) fn leave(&self) {
+        self.0.send_modify(|state| state.now -= 1);
+    }
 
-/// Resolves when the end was asked for, or when nobody has read for the linger.
-pub(crate) async fn early_end(log: Arc<Log>, linger: Duration) -> EarlyEnd {
-    // The log, and with it the sender, lives as long as this future: `wait_for` can't fail.
-    let mut asking = log.audience().subscribe();
-    tokio::select! {
-        asked = asking.wait_for(|audience| audience.asked.is_some()) => {
-            asked.ok().and_then(|audience| audience.asked).unwrap_or(EarlyEnd::Interrupted)
+    /// Requests an early end. Only the first request counts.
+    pub(crate) fn cancel(&self, cancel: Cancel) {
+        self.0.send_modify(|state| {
+            state.cancel.get_or_insert(cancel);
+        });
+    }
+
+    /// Resolves when an early end was requested, or when nobody has read for the linger.
+    pub(crate) async fn cancelled(&self, linger: Duration) -> Cancel {
+        let mut requests = self.0.subscribe();
+        tokio::select! {
+            // `self` keeps the sender, so the wait can't fail.
+            state = requests.wait_for(|state| state.cancel.is_some()) => {
+                state.ok().and_then(|state| state.cancel).unwrap_or(Cancel::Interrupted)
+            }
+            () = abandoned(self.0.subscribe(), linger) => Cancel::Abandoned,
         }
-        () = abandoned(log.audience().subscribe(), linger) => EarlyEnd::Abandoned,
+    }
+
+    pub(crate) fn counts(&self) -> Counts {
+        self.0.borrow().counts
     }
 }
 
-async fn abandoned(mut audience: watch::Receiver<Audience>, linger: Duration) {
+async fn abandoned(mut readers: Receiver<State>, linger: Duration) {
     loop {
-        let Ok(framed) = audience.wait_for(|audience| audience.readers == 0).await.map(|audience| audience.framed)
-        else {
+        let Ok(may_return) = readers.wait_for(|state| state.now == 0).await.map(|state| state.may_return) else {
             return;
         };
-        let linger = if framed { linger } else { Duration::ZERO };
-        if timeout(linger, audience.wait_for(|audience| audience.readers > 0)).await.is_err() {
+        let linger = if may_return { linger } else { Duration::ZERO };
+        if timeout(linger, readers.wait_for(|state| state.now > 0)).await.is_err() {
             return;
         }
-    }
-}
-
-impl Presence {
-    pub(crate) fn new(log: &Arc<Log>, framing: Framing, resumed: bool) -> Self {
-        log.audience().send_modify(|audience| {
-            audience.readers += 1;
-            audience.attached += 1;
-            audience.framed |= framing == Framing::Framed;
-            audience.resumed += u64::from(resumed);
-        });
-        Self(log.clone())
-    }
-
-    /// What is read.
-    pub(crate) fn log(&self) -> &Arc<Log> {
-        &self.0
-    }
-}
-
-impl Drop for Presence {
-    fn drop(&mut self) {
-        self.0.audience().send_modify(|audience| audience.readers -= 1);
     }
 }

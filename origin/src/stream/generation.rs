@@ -8,12 +8,9 @@ use std::{
 
 use tokio::time::timeout;
 
-use super::{
-    Done, Event, Finish, JournalError, Limits, Log, Usage, Writer,
-    audience::{EarlyEnd, early_end},
-    limits::Slot,
-};
+use super::{Cancel, Done, Event, Finish, JournalError, Limits, Stream, Timing, Usage, Writer, limits::Slot};
 use crate::{
+    metrics::Tokens,
     model::{ModelError, Token, fallback::Fallback},
     problem::{Kind, Problem},
     record::Record,
@@ -28,79 +25,76 @@ const TOGETHER: usize = 32;
 pub(crate) struct Generation {
     pub(crate) models: Arc<Fallback>,
     pub(crate) prompt: String,
-    pub(crate) log: Arc<Log>,
+    pub(crate) stream: Arc<Stream>,
     pub(crate) writer: Box<dyn Writer>,
     pub(crate) limits: Arc<Limits>,
     pub(crate) record: Record,
 }
 
-/// How an answer ended.
-enum End {
-    Finished(Finish, Option<Usage>),
-    Failed(Problem),
-}
-
 impl Generation {
     /// Runs to the terminal event. The answer comes into being as fast as the model gives it, whoever reads.
     pub(crate) async fn run(mut self, slot: Slot) {
-        let kept = match self.answer(slot).await {
-            Ok(end) => self.close(end).await,
+        let appended = match self.answer(slot).await {
+            Ok(terminal) => self.writer.append(&[terminal]).await,
             Err(error) => Err(error),
         };
-        if let Err(error) = kept {
-            // It has ended, if not by the writer then by another origin.
-            tracing::error!(stream = %self.log.id(), %error, "the stream could not be kept");
-            if let Some(problem) = self.log.ending().and_then(|ending| ending.failed) {
-                self.record.failed(problem.kind());
+        if let Err(error) = appended {
+            // The stream has ended, if not by the writer then by another origin.
+            tracing::error!(stream = %self.stream.id(), %error, "the stream could not be kept");
+            if let Some(problem) = self.stream.buffer.ending().and_then(|ending| ending.failed) {
+                self.record.ended(problem.kind().name(), None);
             }
         }
     }
 
-    /// Appends the answer as it comes. When it returns the model's stream is dropped, and with that cancelled.
-    async fn answer(&mut self, slot: Slot) -> Result<End, JournalError> {
-        let mut early = pin!(early_end(self.log.clone(), self.limits.linger));
-        let _permit = match unless(&mut early, slot.acquire()).await {
+    /// Appends the answer as it comes; returns the terminal event. The model's tokens are dropped then, which cancels
+    /// the model.
+    async fn answer(&mut self, slot: Slot) -> Result<Event, JournalError> {
+        let stream = self.stream.clone();
+        let mut cancelled = pin!(stream.readers.cancelled(self.limits.linger));
+        let _permit = match unless(&mut cancelled, slot.acquire()).await {
             Ok(permit) => permit,
-            Err(end) => return Ok(end.into()),
+            Err(cancel) => return Ok(self.cancelled(cancel)),
         };
-        let mut early = pin!(within(self.limits.total_timeout, early));
-        let stream = self.log.id();
+        // The total timeout counts from here, queueing apart, and is one more way to be cancelled.
+        let mut cancelled = pin!(within(self.limits.total_timeout, cancelled));
         let record = &mut self.record;
         let failed = |model: &str, error: &ModelError| {
-            tracing::warn!(%stream, model, %error, "the model gave no first token");
-            record.passed_over(model, Problem::from(error).kind());
+            tracing::warn!(stream = %stream.id(), model, %error, "the model gave no first token");
+            record.passed_over(model, Problem::from(error).kind().name());
         };
-        let mut answer = match unless(&mut early, self.models.begin(&self.prompt, failed)).await {
-            Err(end) => return Ok(end.into()),
+        let mut answer = match unless(&mut cancelled, self.models.begin(&self.prompt, failed)).await {
+            Err(cancel) => return Ok(self.cancelled(cancel)),
             Ok(Ok(answer)) => answer,
-            Ok(Err(error)) => return Ok(End::Failed(Problem::from(&error))),
+            Ok(Err(error)) => return Ok(self.failed(Problem::from(&error))),
         };
         self.record.answered_by(answer.model(), answer.called());
         loop {
-            let ready = match unless(&mut early, timeout(self.limits.idle_timeout, answer.ready(TOGETHER))).await {
-                Err(end) => return Ok(end.into()),
+            let ready = match unless(&mut cancelled, timeout(self.limits.idle_timeout, answer.ready(TOGETHER))).await {
+                Err(cancel) => return Ok(self.cancelled(cancel)),
                 Ok(Ok(ready)) => ready,
-                Ok(Err(_)) => return Ok(End::Failed(idle())),
+                Ok(Err(_)) => return Ok(self.failed(idle_timeout())),
             };
-            let (events, end) = self.take(ready, answer.model());
+            let (events, terminal) = self.take(ready, answer.model());
             if !events.is_empty() {
                 self.writer.append(&events).await?;
             }
-            if let Some(end) = end {
-                return Ok(end);
+            if let Some(terminal) = terminal {
+                return Ok(terminal);
             }
         }
     }
 
-    /// What the model has given, as events, and the end of its answer where that is among it.
-    fn take(&mut self, ready: Vec<Result<Token, ModelError>>, model: &str) -> (Vec<Event>, Option<End>) {
-        let (mut events, mut size, first) = (Vec::with_capacity(ready.len()), self.log.size(), self.log.len());
+    /// What the model has given, as events, and the terminal event where the answer ends with it.
+    fn take(&mut self, ready: Vec<Result<Token, ModelError>>, model: &str) -> (Vec<Event>, Option<Event>) {
+        let buffer = &self.stream.buffer;
+        let (mut events, mut size, first) = (Vec::with_capacity(ready.len()), buffer.size(), buffer.len());
         for token in ready {
-            let end = match token {
+            let terminal = match token {
                 Ok(Token::Text(text)) => {
                     let before = events.len();
                     let whole = wire::pieces(&text).all(|piece| {
-                        size += wire::chunk_frame_bytes(self.log.id(), first + events.len() as u64, piece);
+                        size += wire::chunk_frame_bytes(self.stream.id(), first + events.len() as u64, piece);
                         let fits = size <= self.limits.stream_bytes;
                         if fits {
                             events.push(Event::Chunk(piece.to_owned()));
@@ -113,66 +107,71 @@ impl Generation {
                     if whole {
                         continue;
                     }
-                    End::Finished(Finish::Length, None)
+                    self.finished(Finish::Length, None)
                 }
-                Ok(Token::End { finish, usage }) => End::Finished(finish, usage),
+                Ok(Token::End { finish, usage }) => self.finished(finish, usage),
                 Err(error) => {
-                    tracing::warn!(stream = %self.log.id(), model, %error, "the model failed");
-                    End::Failed(Problem::from(&error))
+                    tracing::warn!(stream = %self.stream.id(), model, %error, "the model failed");
+                    self.failed(Problem::from(&error))
                 }
             };
-            return (events, Some(end));
+            return (events, Some(terminal));
         }
         (events, None)
     }
 
-    /// Appends the terminal event.
-    async fn close(&mut self, end: End) -> Result<(), JournalError> {
-        let event = match end {
-            End::Finished(finish, usage) => {
-                self.record.finished(finish, usage);
-                Event::Done(Done { finish, usage, timing: self.record.timing() })
-            }
-            End::Failed(problem) => {
-                self.record.failed(problem.kind());
-                Event::Failed(problem)
-            }
-        };
-        self.writer.append(&[event]).await
-    }
-}
-
-impl From<EarlyEnd> for End {
-    fn from(end: EarlyEnd) -> Self {
-        match end {
-            EarlyEnd::Stopped => Self::Finished(Finish::Stopped, None),
-            EarlyEnd::OutOfTime => Self::Finished(Finish::Length, None),
-            EarlyEnd::Abandoned => Self::Failed(Problem::abandoned()),
-            EarlyEnd::Interrupted => Self::Failed(Problem::interrupted()),
+    fn cancelled(&mut self, cancel: Cancel) -> Event {
+        match cancel {
+            Cancel::Stopped => self.finished(Finish::Stopped, None),
+            Cancel::OutOfTime => self.finished(Finish::Length, None),
+            Cancel::Abandoned => self.failed(Problem::abandoned()),
+            Cancel::Interrupted => self.failed(Problem::interrupted()),
         }
     }
+
+    fn finished(&mut self, finish: Finish, usage: Option<Usage>) -> Event {
+        let tokens = usage.map(|usage| Tokens { input: usage.input_tokens, output: usage.output_tokens });
+        self.record.ended(finish.name(), tokens);
+        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let timing =
+            Timing { first_token_ms: self.record.first_token().map(millis), total_ms: millis(self.record.elapsed()) };
+        Event::Done(Done { finish, usage, timing })
+    }
+
+    fn failed(&mut self, problem: Problem) -> Event {
+        self.record.ended(problem.kind().name(), None);
+        Event::Failed(problem)
+    }
 }
 
-/// What is waited for, unless the early end comes first.
+/// However a generation ends, its record tells who read it.
+impl Drop for Generation {
+    fn drop(&mut self) {
+        let readers = self.stream.readers.counts();
+        self.record.read_by(readers.attached, readers.resumed);
+    }
+}
+
+/// What is waited for, unless the generation is cancelled first.
 async fn unless<T>(
-    early: &mut Pin<&mut impl Future<Output = EarlyEnd>>,
+    cancelled: &mut Pin<&mut impl Future<Output = Cancel>>,
     wanted: impl Future<Output = T>,
-) -> Result<T, EarlyEnd> {
+) -> Result<T, Cancel> {
     tokio::select! {
         biased;
-        end = early => Err(end),
+        cancel = cancelled => Err(cancel),
         wanted = wanted => Ok(wanted),
     }
 }
 
-/// The early end, at the latest when the time is over that there is for the whole answer.
-async fn within(total: Option<Duration>, early: Pin<&mut impl Future<Output = EarlyEnd>>) -> EarlyEnd {
+/// The cancellation, at the latest when the time for the whole answer is over.
+async fn within(total: Option<Duration>, cancelled: Pin<&mut impl Future<Output = Cancel>>) -> Cancel {
     match total {
-        Some(total) => timeout(total, early).await.unwrap_or(EarlyEnd::OutOfTime),
-        None => early.await,
+        Some(total) => timeout(total, cancelled).await.unwrap_or(Cancel::OutOfTime),
+        None => cancelled.await,
     }
 }
 
-fn idle() -> Problem {
+fn idle_timeout() -> Problem {
     Problem::new(Kind::IdleTimeout, "the model was silent for too long; try again")
 }

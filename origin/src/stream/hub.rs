@@ -11,8 +11,7 @@ use tokio::{
 };
 
 use super::{
-    Claim, Cursor, Event, Framing, Journal, Log, Opened, OriginName, Reader, StreamId,
-    audience::{EarlyEnd, Presence, ask},
+    Cancel, Cursor, Event, Idempotency, Journal, Opened, OriginName, Reader, ReaderGuard, Stream, StreamId,
     generation::Generation,
     limits::{Limits, Slot},
 };
@@ -20,7 +19,8 @@ use crate::{
     metrics::{Attachment, Metrics},
     model::fallback::Fallback,
     problem::Problem,
-    record::{Record, TraceParent},
+    record::{Asked, Record},
+    wire::Framing,
 };
 
 /// The streams of this origin.
@@ -43,25 +43,21 @@ struct Inner {
 /// The generations that run or wait for a place.
 #[derive(Default)]
 struct Running {
-    logs: HashMap<StreamId, Arc<Log>>,
+    streams: HashMap<StreamId, Arc<Stream>>,
     started: u64,
     draining: bool,
 }
 
 /// A request for a new stream.
 pub struct Start {
-    /// The prompt's name, for the record.
-    pub name: String,
     /// The prompt.
     pub prompt: String,
-    /// The variables as JSON, where they are to be logged.
-    pub variables: Option<String>,
     /// The idempotency key, where there is one.
-    pub claim: Option<Claim>,
+    pub idempotency: Option<Idempotency>,
     /// How its first reader reads.
     pub framing: Framing,
-    /// The trace that it belongs to, for the record.
-    pub trace: Option<TraceParent>,
+    /// What the record tells of it.
+    pub asked: Asked,
 }
 
 /// The result of [`Hub::attach`].
@@ -106,7 +102,7 @@ impl Hub {
         }))
     }
 
-    /// Starts a stream, or attaches to the one that the same claim has started. Waits for the first event, at
+    /// Starts a stream, or attaches to the one that the same key has started. Waits for the first event, at
     /// most for the gate.
     ///
     /// # Errors
@@ -114,40 +110,40 @@ impl Hub {
     /// no longer kept; the journal.
     pub async fn start(&self, start: Start) -> Result<Reader, Problem> {
         let hub = &self.0;
-        let framing = start.framing;
-        let presence = match hub.journal.open(StreamId::random(&hub.name), start.claim.clone()).await? {
+        let Start { prompt, idempotency, framing, asked } = start;
+        let attach = |stream: &Arc<Stream>| stream.attach(framing == Framing::Framed, false);
+        let guard = match hub.journal.open(StreamId::random(&hub.name), idempotency).await? {
             Opened::KeyReused => return Err(Problem::key_reused()),
             Opened::Expired => return Err(Problem::expired()),
-            Opened::Existing(log) => Presence::new(&log, framing, false),
-            Opened::New(log, mut writer) => {
-                let presence = Presence::new(&log, framing, false);
-                match self.admit(&log) {
+            Opened::Existing(stream) => attach(&stream),
+            Opened::New(stream, mut writer) => {
+                let guard = attach(&stream);
+                match self.admit(&stream) {
                     Ok((slot, running)) => {
-                        let prompt = start.prompt.clone();
-                        let record = Record::new(log.clone(), start, hub.metrics.clone());
+                        let record = Record::new(stream.id().to_string(), asked, hub.metrics.clone());
                         let (models, limits) = (hub.models.clone(), hub.limits.clone());
-                        let generation = Generation { models, prompt, log, writer, limits, record };
+                        let generation = Generation { models, prompt, stream, writer, limits, record };
                         tokio::spawn(async move {
                             let _running = running;
                             generation.run(slot).await;
                         });
                     }
                     Err(problem) => {
-                        hub.metrics.refused(problem.kind());
+                        hub.metrics.refused(problem.kind().name());
                         writer.append(&[Event::Failed(problem)]).await?;
                     }
                 }
-                presence
+                guard
             }
         };
-        let log = presence.log();
-        let _ = timeout(hub.limits.gate, log.begun()).await;
-        match log.refused(hub.limits.gate) {
+        let stream = guard.stream();
+        let _ = timeout(hub.limits.gate, stream.buffer.begun()).await;
+        match stream.buffer.refused(hub.limits.gate) {
             Some(problem) => {
-                hub.journal.discard(log.id()).await?;
+                hub.journal.discard(stream.id()).await?;
                 Err(problem)
             }
-            None => Ok(hub.reader(presence, 0, framing, Attachment::Start)),
+            None => Ok(hub.reader(guard, 0, framing, Attachment::Start)),
         }
     }
 
@@ -157,18 +153,18 @@ impl Hub {
     /// The stream is unknown or no longer kept; the cursor is past its end; the journal.
     pub async fn attach(&self, cursor: &Cursor) -> Result<Attached, Problem> {
         let hub = &self.0;
-        let log = hub.journal.find(&cursor.id).await?.ok_or_else(Problem::no_such_stream)?;
-        let ended = log.ending().is_some();
+        let stream = hub.journal.find(&cursor.id).await?.ok_or_else(Problem::no_such_stream)?;
+        let ended = stream.buffer.has_ended();
         if ended {
-            match cursor.next.cmp(&log.len()) {
+            match cursor.next.cmp(&stream.buffer.len()) {
                 std::cmp::Ordering::Less => {}
                 std::cmp::Ordering::Equal => return Ok(Attached::AtEnd),
                 std::cmp::Ordering::Greater => return Err(Problem::cursor_past_end()),
             }
         }
-        let presence = Presence::new(&log, Framing::Framed, true);
+        let guard = stream.attach(true, true);
         let attachment = if ended { Attachment::Replay } else { Attachment::Resume };
-        Ok(Attached::Reader(hub.reader(presence, cursor.next, Framing::Framed, attachment)))
+        Ok(Attached::Reader(hub.reader(guard, cursor.next, Framing::Framed, attachment)))
     }
 
     /// Ends a stream now, and returns when it has ended. One that has ended already stays as it is.
@@ -176,9 +172,11 @@ impl Hub {
     /// # Errors
     /// The stream is unknown or no longer kept; the journal.
     pub async fn stop(&self, id: &StreamId) -> Result<(), Problem> {
-        let log = self.0.journal.find(id).await?.ok_or_else(Problem::no_such_stream)?;
-        self.0.journal.stop(&log).await?;
-        log.ended().await;
+        let stream = self.0.journal.find(id).await?.ok_or_else(Problem::no_such_stream)?;
+        // Where the generation runs here this ends it; where it runs elsewhere nobody here looks at it.
+        stream.readers.cancel(Cancel::Stopped);
+        self.0.journal.stop(&stream).await?;
+        stream.buffer.ended().await;
         Ok(())
     }
 
@@ -187,7 +185,7 @@ impl Hub {
     pub async fn drain(&self, ending: Instant, deadline: Instant) {
         self.running().draining = true;
         if timeout_at(ending, self.idle()).await.is_err() {
-            self.running().logs.values().for_each(|log| ask(log, EarlyEnd::Interrupted));
+            self.running().streams.values().for_each(|stream| stream.readers.cancel(Cancel::Interrupted));
             // A journal that is away takes no end. What doesn't end here now ends with its writer.
             if timeout_at(deadline, self.idle()).await.is_err() {
                 tracing::warn!(running = self.status().running, "some streams could not be ended");
@@ -205,18 +203,19 @@ impl Hub {
         let running = self.running();
         Status {
             started: running.started,
-            running: running.logs.len(),
+            running: running.streams.len(),
             queued: self.0.limits.queue.saturating_sub(self.0.queue.available_permits()),
         }
     }
 
     /// The figures so far, as Prometheus reads them.
     pub fn metrics(&self) -> String {
-        self.0.metrics.text(self.status(), self.0.journal.bytes())
+        let Status { running, queued, .. } = self.status();
+        self.0.metrics.text(running, queued, self.0.journal.bytes())
     }
 
     /// Takes one more generation among the running, where there is a place for it.
-    fn admit(&self, log: &Arc<Log>) -> Result<(Slot, Entry), Problem> {
+    fn admit(&self, stream: &Arc<Stream>) -> Result<(Slot, Entry), Problem> {
         // Under one lock, so that nothing slips in behind a drain that has begun.
         let mut running = self.running();
         if running.draining {
@@ -231,14 +230,14 @@ impl Hub {
             },
         };
         running.started += 1;
-        running.logs.insert(log.id().clone(), log.clone());
-        Ok((slot, Entry { hub: self.clone(), id: log.id().clone() }))
+        running.streams.insert(stream.id().clone(), stream.clone());
+        Ok((slot, Entry { hub: self.clone(), id: stream.id().clone() }))
     }
 
     async fn idle(&self) {
         loop {
             let left = self.0.left.notified();
-            if self.running().logs.is_empty() {
+            if self.running().streams.is_empty() {
                 return;
             }
             left.await;
@@ -252,8 +251,8 @@ impl Hub {
 }
 
 impl Inner {
-    fn reader(&self, presence: Presence, next: u64, framing: Framing, attachment: Attachment) -> Reader {
-        Reader::new(presence, next, framing, self.limits.pace, self.metrics.attached(attachment))
+    fn reader(&self, guard: ReaderGuard, next: u64, framing: Framing, attachment: Attachment) -> Reader {
+        Reader::new(guard, next, framing, self.limits.pace, self.metrics.attached(attachment))
     }
 }
 
@@ -265,7 +264,7 @@ struct Entry {
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        self.hub.running().logs.remove(&self.id);
+        self.hub.running().streams.remove(&self.id);
         self.hub.0.left.notify_waiters();
     }
 }

@@ -1,38 +1,30 @@
 //! Where streams are kept: the trait that every journal implements.
 
-use std::{iter, sync::Arc};
+use std::sync::Arc;
 
-use futures::{FutureExt, future::BoxFuture};
-use sha2::{Digest, Sha256};
+use futures::future::BoxFuture;
 
-use super::{
-    Event, Log, StreamId,
-    audience::{EarlyEnd, ask},
-    redis::address::{Address, NoAddress},
-};
-use crate::{problem::Problem, prompt::Variables};
+use super::{Event, Stream, StreamId};
+use crate::problem::Problem;
 
 /// Keeps streams: one writer each, any number of readers.
 ///
-/// A log may have more readers than the journal knows of: it hands out the log, the log does the rest.
+/// A stream may have more readers than the journal knows of: it hands out the [`Stream`], which counts them.
 pub trait Journal: Send + Sync + 'static {
-    /// Opens a new stream, or finds the one that the same claim has opened.
+    /// Opens a new stream, or finds the one that a start with the same key has opened.
     ///
     /// # Errors
     /// The journal can't be reached; the same for all its methods.
-    fn open(&self, id: StreamId, claim: Option<Claim>) -> BoxFuture<'_, Result<Opened, JournalError>>;
+    fn open(&self, id: StreamId, idempotency: Option<Idempotency>) -> BoxFuture<'_, Result<Opened, JournalError>>;
 
-    /// The stream's log; `None` where it is unknown or no longer kept.
-    fn find<'a>(&'a self, id: &'a StreamId) -> BoxFuture<'a, Result<Option<Arc<Log>>, JournalError>>;
+    /// The stream; `None` where it is unknown or no longer kept.
+    fn find<'a>(&'a self, id: &'a StreamId) -> BoxFuture<'a, Result<Option<Arc<Stream>>, JournalError>>;
 
     /// Forgets the stream and frees its key: its start was answered with a problem.
     fn discard<'a>(&'a self, id: &'a StreamId) -> BoxFuture<'a, Result<(), JournalError>>;
 
-    /// Asks the stream's writer to end it, wherever that is. Whether and when it does is seen in the log.
-    fn stop<'a>(&'a self, log: &'a Arc<Log>) -> BoxFuture<'a, Result<(), JournalError>> {
-        ask(log, EarlyEnd::Stopped);
-        async { Ok(()) }.boxed()
-    }
+    /// Asks the process that writes the stream to end it, where that is another one. The stream shows when it has.
+    fn stop<'a>(&'a self, stream: &'a Arc<Stream>) -> BoxFuture<'a, Result<(), JournalError>>;
 
     /// What has to be done from time to time, for ever; polled as long as the journal is used.
     fn run(&self) -> BoxFuture<'_, ()>;
@@ -51,21 +43,21 @@ pub trait Writer: Send {
 /// The result of [`Journal::open`].
 pub enum Opened {
     /// A new stream.
-    New(Arc<Log>, Box<dyn Writer>),
-    /// The stream that this claim has opened before.
-    Existing(Arc<Log>),
-    /// The claim's key belongs to another start.
+    New(Arc<Stream>, Box<dyn Writer>),
+    /// The stream that an earlier start with this key has opened.
+    Existing(Arc<Stream>),
+    /// The key belongs to another start.
     KeyReused,
-    /// The claim has opened a stream that is no longer kept.
+    /// A start with this key has opened a stream that is no longer kept.
     Expired,
 }
 
 /// An idempotency key and what it was sent with.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Claim {
+pub struct Idempotency {
     /// The key.
     pub key: IdempotencyKey,
-    /// A digest of the prompt and its variables.
+    /// A digest of what was asked.
     pub fingerprint: [u8; 32],
 }
 
@@ -78,39 +70,9 @@ pub struct IdempotencyKey(Arc<str>);
 #[error("the journal: {0}")]
 pub struct JournalError(#[source] pub Box<dyn std::error::Error + Send + Sync>);
 
-/// Where a journal keeps its streams.
-#[derive(Clone, Debug)]
-pub enum Place {
-    /// In this process.
-    Memory,
-    /// In Redis, for several origins.
-    Redis(Address),
-}
-
-impl Claim {
-    /// The claim of `key` for the prompt named `name` with these variables.
-    pub fn new(key: IdempotencyKey, name: &str, variables: &Variables) -> Self {
-        let mut digest = Sha256::new();
-        // Each with its length, so that no two lists of texts run together alike.
-        for text in iter::once(name).chain(variables.iter().flat_map(|(name, value)| [name.as_str(), value])) {
-            digest.update(text.len().to_le_bytes());
-            digest.update(text);
-        }
-        Self { key, fingerprint: digest.finalize().into() }
-    }
-}
-
 impl IdempotencyKey {
     pub(super) fn as_str(&self) -> &str {
         &self.0
-    }
-}
-
-impl std::str::FromStr for Place {
-    type Err = NoAddress;
-
-    fn from_str(text: &str) -> Result<Self, NoAddress> {
-        if text == "memory" { Ok(Self::Memory) } else { text.parse().map(Self::Redis) }
     }
 }
 

@@ -1,10 +1,8 @@
-//! The limits of a stream's life, and a place to live it in.
+//! Per-stream limits, and admission: a running slot or a place in the queue.
 
 use std::{sync::Arc, time::Duration};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-
-use super::reader::Pace;
 
 /// Times and sizes of a stream's life.
 #[derive(Clone, Copy, Debug)]
@@ -25,6 +23,15 @@ pub struct Limits {
     pub queue: usize,
     /// When readers write.
     pub pace: Pace,
+}
+
+/// When readers write.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    /// The least time between two writes of tokens.
+    pub write_interval: Duration,
+    /// The silence after which a comment is sent.
+    pub heartbeat: Duration,
 }
 
 /// A place among the running generations, or in the queue for one.

@@ -1,35 +1,28 @@
-//! One stream's frames: appended once, read by any number of readers from any place.
+//! One stream's frames in memory: appended once, read by any number of readers, each from its own cursor on.
 
 use std::{
+    cmp::Ordering,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use tokio::{
-    sync::{Notify, futures::Notified, watch},
-    time::Instant,
-};
+use tokio::sync::{Notify, futures::Notified};
 
-use super::{Event, StreamId, audience::Audience};
-use crate::{problem::Problem, wire};
+use crate::problem::Problem;
 
-/// The frames of one stream in memory, encoded once and contiguous.
+/// The frames of one stream, encoded once and contiguous.
 ///
 /// While the stream runs a reader copies out the few bytes that are new to it; once it has ended all readers
 /// share one allocation.
-#[derive(Debug)]
-pub struct Log {
-    id: StreamId,
-    opened: Instant,
+#[derive(Debug, Default)]
+pub struct Buffer {
     frames: Mutex<Frames>,
     grown: Notify,
-    /// Who reads it here. It is a part of the log, so that no reader of a log goes uncounted.
-    audience: watch::Sender<Audience>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Frames {
     bytes: Storage,
     /// The end of each frame in `bytes`.
@@ -41,6 +34,12 @@ struct Frames {
 enum Storage {
     Open(Vec<u8>),
     Sealed(Bytes),
+}
+
+impl Default for Storage {
+    fn default() -> Self {
+        Self::Open(Vec::new())
+    }
 }
 
 /// Events as a journal keeps them: frames, ready to be sent.
@@ -63,7 +62,21 @@ pub struct Ending {
     pub failed: Option<Problem>,
 }
 
-/// What a reader finds at its place.
+/// What became of an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Append {
+    /// It was the next one, and took this memory, bytes.
+    Next(usize),
+    /// Its first event is in the buffer already.
+    Repeated,
+    /// Events between the last one and this one are missing.
+    Gap,
+    /// The stream has ended.
+    Closed,
+}
+
+/// What a reader finds at its cursor.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Read {
     /// Whole frames.
@@ -77,55 +90,19 @@ pub enum Read {
     },
     /// Nothing to be written yet; there will be.
     Pending,
-    /// The place is behind the terminal event.
+    /// The cursor is behind the terminal event.
     Ended,
 }
 
-impl Log {
-    /// An empty log of the stream `id`.
-    pub fn new(id: StreamId) -> Self {
-        let frames = Frames { bytes: Storage::Open(Vec::new()), ends: Vec::new(), ending: None };
-        Self {
-            id,
-            opened: Instant::now(),
-            frames: Mutex::new(frames),
-            grown: Notify::new(),
-            audience: watch::Sender::default(),
-        }
-    }
-
-    /// The stream.
-    pub fn id(&self) -> &StreamId {
-        &self.id
-    }
-
-    pub(crate) fn audience(&self) -> &watch::Sender<Audience> {
-        &self.audience
-    }
-
-    /// These events as the next entry, none of them behind a terminal event.
-    pub fn entry(&self, events: &[Event]) -> Entry {
-        let first = self.len();
-        let mut frames = String::new();
-        let mut ending = None;
-        for (index, event) in (first..).zip(events) {
-            wire::frame(&mut frames, &self.id, index, event);
-            if event.is_terminal() {
-                let failed = if let Event::Failed(problem) = event { Some(problem.clone()) } else { None };
-                ending = Some(Ending { after: self.age(), failed });
-                break;
-            }
-        }
-        Entry { first, frames: frames.into(), ending }
-    }
-
-    /// Appends an entry and wakes the readers; the memory that it took, bytes. One that isn't the next, or is behind
-    /// a terminal event, changes nothing.
-    pub fn append(&self, entry: &Entry) -> usize {
+impl Buffer {
+    /// Appends the next entry and wakes the readers. Any other changes nothing.
+    pub fn append(&self, entry: &Entry) -> Append {
         let mut frames = self.lock();
-        let Frames { bytes: Storage::Open(bytes), ends, ending } = &mut *frames else { return 0 };
-        if entry.first != ends.len() as u64 {
-            return 0;
+        let Frames { bytes: Storage::Open(bytes), ends, ending } = &mut *frames else { return Append::Closed };
+        match entry.first.cmp(&(ends.len() as u64)) {
+            Ordering::Less => return Append::Repeated,
+            Ordering::Greater => return Append::Gap,
+            Ordering::Equal => {}
         }
         let (size, count) = (bytes.len(), ends.len());
         bytes.extend_from_slice(&entry.frames);
@@ -141,7 +118,7 @@ impl Log {
         }
         drop(frames);
         self.grown.notify_waiters();
-        taken
+        Append::Next(taken)
     }
 
     /// The frames from number `from` on, whole ones, `most` bytes of them or, where it is larger, one. To `hold`
@@ -172,6 +149,11 @@ impl Log {
         self.grown.notified()
     }
 
+    /// Whether the terminal event is there.
+    pub fn has_ended(&self) -> bool {
+        self.lock().ending.is_some()
+    }
+
     /// How the stream ended, where it has.
     pub fn ending(&self) -> Option<Ending> {
         self.lock().ending.clone()
@@ -185,19 +167,14 @@ impl Log {
         frames.ending.as_ref().filter(early)?.failed.clone().filter(Problem::can_answer)
     }
 
-    /// The time since its opening.
-    pub fn age(&self) -> Duration {
-        self.opened.elapsed()
-    }
-
     /// Waits for the first event.
     pub async fn begun(&self) {
-        self.until(|log| !log.is_empty()).await;
+        self.until(|buffer| !buffer.is_empty()).await;
     }
 
     /// Waits until the stream has ended.
     pub async fn ended(&self) {
-        self.until(|log| log.ending().is_some()).await;
+        self.until(Self::has_ended).await;
     }
 
     async fn until(&self, holds: impl Fn(&Self) -> bool) {

@@ -12,23 +12,25 @@ use std::{
 use futures::{FutureExt, future::BoxFuture};
 use tokio::time::{Instant, sleep};
 
-use super::{Claim, Event, Journal, JournalError, Log, Opened, StreamId, Writer, journal::IdempotencyKey};
+use super::{
+    Event, Idempotency, Journal, JournalError, Opened, Stream, StreamId, Writer, journal::IdempotencyKey, log::Append,
+};
 use crate::problem::Problem;
 
-/// What a stream or a key costs beside its frames, bytes: ids, maps, the log itself. Counted, so that a flood of
+/// What a stream or a key costs beside its frames, bytes: ids, maps, the buffer itself. Counted, so that a flood of
 /// empty streams is bounded too.
 const OVERHEAD: usize = 512;
 
 /// Streams in memory. Finished ones are kept for a time, within a budget; running ones always.
 ///
-/// A reader of a stream that goes meanwhile keeps its log until it has read it, at most for the write deadline.
+/// A reader of a stream that goes meanwhile keeps its buffer until it has read it, at most for the write deadline.
 #[derive(Clone)]
 pub struct MemoryJournal(Arc<Inner>);
 
 struct Inner {
     retention: Duration,
     budget: usize,
-    /// Bytes of all logs.
+    /// Bytes of all buffers.
     used: AtomicUsize,
     state: Mutex<State>,
 }
@@ -44,7 +46,7 @@ struct State {
 }
 
 struct Entry {
-    log: Arc<Log>,
+    stream: Arc<Stream>,
     /// Bytes, once it has finished; a running stream's writer counts them.
     size: usize,
     key: Option<IdempotencyKey>,
@@ -57,7 +59,7 @@ struct Owner {
 
 struct MemoryWriter {
     journal: MemoryJournal,
-    log: Arc<Log>,
+    stream: Arc<Stream>,
     size: usize,
 }
 
@@ -69,30 +71,30 @@ impl MemoryJournal {
         Self(Arc::new(Inner { retention, budget, used, state: Mutex::default() }))
     }
 
-    fn open_now(&self, id: StreamId, claim: Option<Claim>) -> Result<Opened, JournalError> {
+    fn open_now(&self, id: StreamId, idempotency: Option<Idempotency>) -> Result<Opened, JournalError> {
         let mut state = self.swept();
-        if let Some(claim) = &claim
-            && let Some(owner) = state.keys.get(&claim.key)
+        if let Some(Idempotency { key, fingerprint }) = &idempotency
+            && let Some(owner) = state.keys.get(key)
         {
-            if owner.fingerprint != claim.fingerprint {
+            if owner.fingerprint != *fingerprint {
                 return Ok(Opened::KeyReused);
             }
             let kept = state.streams.get(&owner.id);
-            return Ok(kept.map_or(Opened::Expired, |entry| Opened::Existing(entry.log.clone())));
+            return Ok(kept.map_or(Opened::Expired, |entry| Opened::Existing(entry.stream.clone())));
         }
         if state.orphans.len() * OVERHEAD > self.0.budget {
             return Err(JournalError("the keys of streams that it no longer holds fill its memory".into()));
         }
-        let log = Arc::new(Log::new(id.clone()));
-        let key = claim.map(|Claim { key, fingerprint }| {
+        let stream = Arc::new(Stream::new(id.clone()));
+        let key = idempotency.map(|Idempotency { key, fingerprint }| {
             state.keys.insert(key.clone(), Owner { fingerprint, id: id.clone() });
             key
         });
-        state.streams.insert(id, Entry { log: log.clone(), size: 0, key });
+        state.streams.insert(id, Entry { stream: stream.clone(), size: 0, key });
         drop(state);
         self.grow(OVERHEAD);
-        let writer = MemoryWriter { journal: self.clone(), log: log.clone(), size: OVERHEAD };
-        Ok(Opened::New(log, Box::new(writer)))
+        let writer = MemoryWriter { journal: self.clone(), stream: stream.clone(), size: OVERHEAD };
+        Ok(Opened::New(stream, Box::new(writer)))
     }
 
     /// The stream has ended: from now on it may expire and be evicted.
@@ -160,12 +162,12 @@ impl MemoryJournal {
 }
 
 impl Journal for MemoryJournal {
-    fn open(&self, id: StreamId, claim: Option<Claim>) -> BoxFuture<'_, Result<Opened, JournalError>> {
-        async { self.open_now(id, claim) }.boxed()
+    fn open(&self, id: StreamId, idempotency: Option<Idempotency>) -> BoxFuture<'_, Result<Opened, JournalError>> {
+        async { self.open_now(id, idempotency) }.boxed()
     }
 
-    fn find<'a>(&'a self, id: &'a StreamId) -> BoxFuture<'a, Result<Option<Arc<Log>>, JournalError>> {
-        async { Ok(self.swept().streams.get(id).map(|entry| entry.log.clone())) }.boxed()
+    fn find<'a>(&'a self, id: &'a StreamId) -> BoxFuture<'a, Result<Option<Arc<Stream>>, JournalError>> {
+        async { Ok(self.swept().streams.get(id).map(|entry| entry.stream.clone())) }.boxed()
     }
 
     fn discard<'a>(&'a self, id: &'a StreamId) -> BoxFuture<'a, Result<(), JournalError>> {
@@ -194,6 +196,11 @@ impl Journal for MemoryJournal {
         .boxed()
     }
 
+    /// No other process writes here: whoever stops a stream has cancelled it already.
+    fn stop<'a>(&'a self, _: &'a Arc<Stream>) -> BoxFuture<'a, Result<(), JournalError>> {
+        async { Ok(()) }.boxed()
+    }
+
     /// Drops what has expired, now and from time to time.
     fn run(&self) -> BoxFuture<'_, ()> {
         async {
@@ -212,12 +219,12 @@ impl Journal for MemoryJournal {
 
 impl MemoryWriter {
     fn append_now(&mut self, events: &[Event]) {
-        let entry = self.log.entry(events);
-        let taken = self.log.append(&entry);
+        let entry = self.stream.entry(events);
+        let Append::Next(taken) = self.stream.buffer.append(&entry) else { return };
         self.size += taken;
         self.journal.grow(taken);
-        if taken > 0 && entry.ending.is_some() {
-            self.journal.finish(self.log.id(), self.size);
+        if entry.ending.is_some() {
+            self.journal.finish(self.stream.id(), self.size);
         }
     }
 }
@@ -231,7 +238,7 @@ impl Writer for MemoryWriter {
 
 impl Drop for MemoryWriter {
     fn drop(&mut self) {
-        if self.log.ending().is_none() {
+        if !self.stream.buffer.has_ended() {
             self.append_now(&[Event::Failed(Problem::internal())]);
         }
     }

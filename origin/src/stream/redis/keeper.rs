@@ -1,8 +1,8 @@
-//! Says from time to time that this process lives and reads, and looks whether others do.
+//! The lease task: renews this process's leases and reader marks, and ends streams whose owner's lease has lapsed.
 
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use super::{super::JournalError, Inner, lost};
+use super::{super::JournalError, Inner};
 
 /// How often in a lease: often enough that one lost answer costs nothing.
 const LOOKS: u32 = 5;
@@ -14,14 +14,15 @@ impl Inner {
         let mut patience = self.patience();
         loop {
             looks.tick().await;
-            let Err(error) = self.renew().await.and(self.watch().await) else {
+            let (renewed, watched) = (self.renew().await, self.watch().await);
+            let Err(error) = renewed.and(watched) else {
                 patience = self.patience();
                 continue;
             };
             tracing::warn!(%error, "redis does not serve");
             // It may still be read: the tail hears from it then, but nobody can say whether an owner lives.
             if Instant::now() >= patience {
-                self.known.all_followed().iter().for_each(|log| lost(log));
+                self.known.all_followed().iter().for_each(|stream| stream.fail_locally());
             }
         }
     }
@@ -41,9 +42,9 @@ impl Inner {
     async fn watch(&self) -> Result<(), JournalError> {
         let followed = self.known.all_followed();
         let owned = self.store.watch(&followed).await?;
-        for (log, owned) in followed.iter().zip(owned) {
+        for (stream, owned) in followed.iter().zip(owned) {
             if !owned {
-                self.interrupt(log).await?;
+                self.interrupt(stream).await?;
             }
         }
         Ok(())

@@ -7,49 +7,49 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::super::{Framing, Log, StreamId, audience::Presence, journal::IdempotencyKey};
+use super::super::{ReaderGuard, Stream, StreamId, journal::IdempotencyKey};
 
-/// The streams known here. A log that nobody holds any more is let go at once.
+/// The streams known here. A stream that nobody holds any more is let go at once.
 #[derive(Default)]
-pub(super) struct Known(Mutex<HashMap<StreamId, Stream>>);
+pub(super) struct Known(Mutex<HashMap<StreamId, Entry>>);
 
-struct Stream {
-    log: Weak<Log>,
+struct Entry {
+    stream: Weak<Stream>,
     key: Option<IdempotencyKey>,
     part: Part,
 }
 
 enum Part {
-    /// Written here; all readers elsewhere are one in its audience, since then.
-    Writes { elsewhere: Option<(Instant, Presence)> },
+    /// Written here; all readers elsewhere count as one, since then.
+    Writes { elsewhere: Option<(Instant, ReaderGuard)> },
     /// Read here.
     Reads,
 }
 
 impl Known {
     /// A stream that is written here.
-    pub(super) fn write(&self, log: &Arc<Log>) {
+    pub(super) fn write(&self, stream: &Arc<Stream>) {
         let part = Part::Writes { elsewhere: None };
-        self.lock().insert(log.id().clone(), Stream { log: Arc::downgrade(log), key: None, part });
+        self.lock().insert(stream.id().clone(), Entry { stream: Arc::downgrade(stream), key: None, part });
     }
 
-    /// A stream that is read here: in this log, or in the one that is known already.
-    pub(super) fn read(&self, log: Arc<Log>) -> Arc<Log> {
+    /// A stream that is read here: in this one, or in the one that is known already.
+    pub(super) fn read(&self, stream: Arc<Stream>) -> Arc<Stream> {
         let mut streams = self.lock();
-        if let Some(known) = streams.get(log.id()).and_then(|stream| stream.log.upgrade()) {
+        if let Some(known) = streams.get(stream.id()).and_then(|entry| entry.stream.upgrade()) {
             return known;
         }
-        streams.insert(log.id().clone(), Stream { log: Arc::downgrade(&log), key: None, part: Part::Reads });
-        log
+        streams.insert(stream.id().clone(), Entry { stream: Arc::downgrade(&stream), key: None, part: Part::Reads });
+        stream
     }
 
-    pub(super) fn find(&self, id: &StreamId) -> Option<Arc<Log>> {
-        self.lock().get(id)?.log.upgrade()
+    pub(super) fn find(&self, id: &StreamId) -> Option<Arc<Stream>> {
+        self.lock().get(id)?.stream.upgrade()
     }
 
     /// Whether the stream is written here.
     pub(super) fn writes(&self, id: &StreamId) -> bool {
-        self.lock().get(id).is_some_and(|stream| matches!(stream.part, Part::Writes { .. }))
+        self.lock().get(id).is_some_and(|entry| matches!(entry.part, Part::Writes { .. }))
     }
 
     /// The key that has started the stream, where a start with it came here.
@@ -59,25 +59,25 @@ impl Known {
 
     /// This key has started the stream.
     pub(super) fn claimed(&self, id: &StreamId, key: IdempotencyKey) {
-        if let Some(stream) = self.lock().get_mut(id) {
-            stream.key = Some(key);
+        if let Some(entry) = self.lock().get_mut(id) {
+            entry.key = Some(key);
         }
     }
 
     /// The stream is not written here any more.
     pub(super) fn written(&self, id: &StreamId) {
-        if let Some(stream) = self.lock().get_mut(id) {
-            stream.part = Part::Reads;
+        if let Some(entry) = self.lock().get_mut(id) {
+            entry.part = Part::Reads;
         }
     }
 
     /// Whether a stream that is written here has readers elsewhere, as was `asked` then: who came since stays.
     pub(super) fn elsewhere(&self, id: &StreamId, read: bool, asked: Instant) {
         let mut streams = self.lock();
-        let Some(Stream { log, part: Part::Writes { elsewhere }, .. }) = streams.get_mut(id) else { return };
+        let Some(Entry { stream, part: Part::Writes { elsewhere }, .. }) = streams.get_mut(id) else { return };
         match elsewhere {
             None if read => {
-                *elsewhere = log.upgrade().map(|log| (Instant::now(), Presence::new(&log, Framing::Framed, true)));
+                *elsewhere = stream.upgrade().map(|stream| (Instant::now(), stream.attach(true, true)));
             }
             Some((since, _)) if read => *since = asked.max(*since),
             Some((since, _)) if *since < asked => *elsewhere = None,
@@ -88,25 +88,25 @@ impl Known {
     /// What is written here, and under which keys.
     pub(super) fn all_written(&self) -> Vec<(StreamId, Option<IdempotencyKey>)> {
         let mut streams = self.lock();
-        streams.retain(|_, stream| stream.log.strong_count() > 0);
-        let written = streams.iter().filter(|(_, stream)| matches!(stream.part, Part::Writes { .. }));
-        written.map(|(id, stream)| (id.clone(), stream.key.clone())).collect()
+        streams.retain(|_, entry| entry.stream.strong_count() > 0);
+        let written = streams.iter().filter(|(_, entry)| matches!(entry.part, Part::Writes { .. }));
+        written.map(|(id, entry)| (id.clone(), entry.key.clone())).collect()
     }
 
     /// What is written elsewhere, read here, and goes on.
-    pub(super) fn all_followed(&self) -> Vec<Arc<Log>> {
+    pub(super) fn all_followed(&self) -> Vec<Arc<Stream>> {
         let streams = self.lock();
-        let read = streams.values().filter(|stream| matches!(stream.part, Part::Reads));
-        read.filter_map(|stream| stream.log.upgrade()).filter(|log| log.ending().is_none()).collect()
+        let read = streams.values().filter(|entry| matches!(entry.part, Part::Reads));
+        read.filter_map(|entry| entry.stream.upgrade()).filter(|stream| !stream.buffer.has_ended()).collect()
     }
 
     /// The memory that all of them take, bytes.
     pub(super) fn bytes(&self) -> usize {
-        self.lock().values().filter_map(|stream| stream.log.upgrade()).map(|log| log.size()).sum()
+        self.lock().values().filter_map(|entry| entry.stream.upgrade()).map(|stream| stream.buffer.size()).sum()
     }
 
     /// Nothing panics while the lock is held.
-    fn lock(&self) -> MutexGuard<'_, HashMap<StreamId, Stream>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<StreamId, Entry>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -26,14 +26,10 @@ use tokio::time::Instant;
 pub use self::address::Address;
 use self::{
     known::Known,
-    store::{Added, Store},
-    tail::Message,
+    store::{Added, Message, Store},
     writer::RedisWriter,
 };
-use super::{
-    Claim, Event, Journal, JournalError, Log, Opened, StreamId,
-    audience::{EarlyEnd, ask},
-};
+use super::{Event, Idempotency, Journal, JournalError, Opened, Stream, StreamId, log::Append};
 use crate::problem::Problem;
 
 /// How long an owner that isn't heard of keeps its streams, and how long Redis may be away before streams end.
@@ -62,11 +58,11 @@ impl RedisJournal {
 }
 
 impl Journal for RedisJournal {
-    fn open(&self, id: StreamId, claim: Option<Claim>) -> BoxFuture<'_, Result<Opened, JournalError>> {
-        self.0.open(id, claim).boxed()
+    fn open(&self, id: StreamId, idempotency: Option<Idempotency>) -> BoxFuture<'_, Result<Opened, JournalError>> {
+        self.0.open(id, idempotency).boxed()
     }
 
-    fn find<'a>(&'a self, id: &'a StreamId) -> BoxFuture<'a, Result<Option<Arc<Log>>, JournalError>> {
+    fn find<'a>(&'a self, id: &'a StreamId) -> BoxFuture<'a, Result<Option<Arc<Stream>>, JournalError>> {
         self.0.find(id).boxed()
     }
 
@@ -74,8 +70,8 @@ impl Journal for RedisJournal {
         async { Ok(self.0.store.discard(id, self.0.known.key(id).as_ref()).await?) }.boxed()
     }
 
-    fn stop<'a>(&'a self, log: &'a Arc<Log>) -> BoxFuture<'a, Result<(), JournalError>> {
-        self.0.stop(log).boxed()
+    fn stop<'a>(&'a self, stream: &'a Arc<Stream>) -> BoxFuture<'a, Result<(), JournalError>> {
+        self.0.stop(stream).boxed()
     }
 
     fn bytes(&self) -> usize {
@@ -88,70 +84,70 @@ impl Journal for RedisJournal {
 }
 
 impl Inner {
-    async fn open(self: &Arc<Self>, id: StreamId, claim: Option<Claim>) -> Result<Opened, JournalError> {
-        let log = Arc::new(Log::new(id));
+    async fn open(self: &Arc<Self>, id: StreamId, idempotency: Option<Idempotency>) -> Result<Opened, JournalError> {
+        let stream = Arc::new(Stream::new(id));
         // Known before Redis has it, so that a start with the same key finds it here as soon as it can. Where the
         // answer is lost, or nobody waits for it any more, dropping the writer forgets the stream that there may be.
-        let key = claim.as_ref().map(|claim| claim.key.clone());
-        let mut writer = RedisWriter::opening(self.clone(), log.clone(), key);
-        let Some((fingerprint, earlier)) = self.store.open(log.id(), claim.as_ref()).await? else {
+        let key = idempotency.as_ref().map(|idempotency| idempotency.key.clone());
+        let mut writer = RedisWriter::opening(self.clone(), stream.clone(), key);
+        let Some((fingerprint, earlier)) = self.store.open(stream.id(), idempotency.as_ref()).await? else {
             writer.opened();
-            return Ok(Opened::New(log, Box::new(writer)));
+            return Ok(Opened::New(stream, Box::new(writer)));
         };
         writer.not_opened();
         drop(writer);
-        let Some(claim) = claim.filter(|claim| claim.fingerprint == *fingerprint) else {
+        let Some(Idempotency { key, .. }) = idempotency.filter(|own| own.fingerprint == *fingerprint) else {
             return Ok(Opened::KeyReused);
         };
         Ok(match self.find(&earlier).await? {
-            Some(log) => {
-                self.known.claimed(&earlier, claim.key);
-                Opened::Existing(log)
+            Some(stream) => {
+                self.known.claimed(&earlier, key);
+                Opened::Existing(stream)
             }
             None => Opened::Expired,
         })
     }
 
-    async fn find(&self, id: &StreamId) -> Result<Option<Arc<Log>>, JournalError> {
-        if let Some(log) = self.known.find(id) {
-            return Ok(Some(log));
+    async fn find(&self, id: &StreamId) -> Result<Option<Arc<Stream>>, JournalError> {
+        if let Some(stream) = self.known.find(id) {
+            return Ok(Some(stream));
         }
         let Some(kept) = self.store.load(id, 0).await? else { return Ok(None) };
-        let log = Arc::new(Log::new(id.clone()));
+        let stream = Arc::new(Stream::new(id.clone()));
         for entry in &kept.entries {
-            log.append(entry);
+            if !matches!(stream.buffer.append(entry), Append::Next(_)) {
+                return Err(JournalError("redis holds a stream with a gap".into()));
+            }
         }
-        let log = self.known.read(log);
-        if log.ending().is_none() {
+        let stream = self.known.read(stream);
+        if !stream.buffer.has_ended() {
             self.store.read_here(id).await?;
             match kept.owner {
                 Some(owner) => self.store.tell(&owner, Message::Reader, id).await?,
-                None => self.interrupt(&log).await?,
+                None => self.interrupt(&stream).await?,
             }
             // From now on the tail reads it; this ends the read that has begun without.
             self.store.tell(self.store.instance(), Message::Wake, id).await?;
         }
-        Ok(Some(log))
+        Ok(Some(stream))
     }
 
-    async fn stop(&self, log: &Arc<Log>) -> Result<(), JournalError> {
-        if self.known.writes(log.id()) {
-            ask(log, EarlyEnd::Stopped);
-        } else if log.ending().is_none() {
-            match self.store.owner(log.id()).await? {
-                Some(owner) => self.store.tell(&owner, Message::Stop, log.id()).await?,
-                None => self.interrupt(log).await?,
-            }
+    async fn stop(&self, stream: &Arc<Stream>) -> Result<(), JournalError> {
+        if self.known.writes(stream.id()) || stream.buffer.has_ended() {
+            return Ok(());
         }
-        Ok(())
+        match self.store.owner(stream.id()).await? {
+            Some(owner) => Ok(self.store.tell(&owner, Message::Stop, stream.id()).await?),
+            None => self.interrupt(stream).await,
+        }
     }
 
     /// Ends a stream whose owner is gone. Whoever is first has ended it, and the tail brings what that one wrote.
-    async fn interrupt(&self, log: &Log) -> Result<(), JournalError> {
-        let entry = log.entry(&[Event::Failed(Problem::interrupted())]);
-        // Looked at after the entry has its place: behind an end there is none.
-        if log.ending().is_none() && self.store.add(log.id(), &entry).await? == Added::Gone {
-            lost(log);
+    async fn interrupt(&self, stream: &Stream) -> Result<(), JournalError> {
+        let entry = stream.entry(&[Event::Failed(Problem::interrupted())]);
+        // Checked after the entry has its index: behind an end there is none.
+        if !stream.buffer.has_ended() && self.store.add(stream.id(), &entry).await? == Added::Gone {
+            stream.fail_locally();
         }
         Ok(())
     }
@@ -160,9 +156,4 @@ impl Inner {
     fn patience(&self) -> Instant {
         Instant::now() + self.lease
     }
-}
-
-/// Ends a log here alone: what Redis holds of the stream can't be told any more.
-fn lost(log: &Log) {
-    log.append(&log.entry(&[Event::Failed(Problem::journal())]));
 }

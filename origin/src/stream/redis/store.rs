@@ -27,12 +27,11 @@ use redis::{
 
 use super::{
     super::{
-        Claim, JournalError, Log, StreamId,
+        Idempotency, JournalError, Stream, StreamId,
         journal::IdempotencyKey,
         log::{Ending, Entry},
     },
     address::Address,
-    tail::Message,
 };
 use crate::problem::Problem;
 
@@ -77,6 +76,17 @@ pub(super) struct Store {
     lease: Duration,
 }
 
+/// What one instance tells another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Message {
+    /// The stream has a reader elsewhere.
+    Reader,
+    /// The stream is to be stopped.
+    Stop,
+    /// To itself: one more stream is followed.
+    Wake,
+}
+
 /// What became of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Added {
@@ -110,7 +120,11 @@ impl Store {
     }
 
     /// Opens a stream; or returns the fingerprint and the stream that its key was claimed with.
-    pub(super) async fn open(&self, id: &StreamId, claim: Option<&Claim>) -> RedisResult<Option<(Bytes, StreamId)>> {
+    pub(super) async fn open(
+        &self,
+        id: &StreamId,
+        claim: Option<&Idempotency>,
+    ) -> RedisResult<Option<(Bytes, StreamId)>> {
         let mut open = self.open.key(events(id));
         open.key(lease(id)).arg(id.as_str()).arg(&self.instance).arg(millis(self.lease)).arg(millis(self.keep()));
         if let Some(claim) = claim {
@@ -215,12 +229,12 @@ impl Store {
     }
 
     /// Says that these streams are read here; whether each is there and has an owner.
-    pub(super) async fn watch(&self, read: &[Arc<Log>]) -> RedisResult<Vec<bool>> {
+    pub(super) async fn watch(&self, read: &[Arc<Stream>]) -> RedisResult<Vec<bool>> {
         if read.is_empty() {
             return Ok(Vec::new());
         }
         let mut watch = pipe();
-        for id in read.iter().map(|log| log.id()) {
+        for id in read.iter().map(|stream| stream.id()) {
             watch.add_command(self.set_readers(id)).ignore().exists(&[events(id), lease(id)]);
         }
         let found: Vec<u8> = self.ask_all(&watch).await?;
@@ -284,6 +298,16 @@ fn connection() -> ConnectionManagerConfig {
         .set_number_of_retries(0)
         .set_connection_timeout(Some(ANSWER))
         .set_response_timeout(Some(ANSWER))
+}
+
+impl Message {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Reader => "reader",
+            Self::Stop => "stop",
+            Self::Wake => "wake",
+        }
+    }
 }
 
 impl From<RedisError> for JournalError {

@@ -10,13 +10,10 @@ use redis::{
 use tokio::time::{Instant, sleep};
 
 use super::{
-    Inner, lost,
-    store::{EVENTS, entry, events, inbox},
+    Inner,
+    store::{EVENTS, Message, entry, events, inbox},
 };
-use crate::stream::{
-    StreamId,
-    audience::{EarlyEnd, ask},
-};
+use crate::stream::{Cancel, StreamId, log::Append};
 
 /// How long the command blocks: a server that is there says so this often.
 const BLOCK: Duration = Duration::from_secs(1);
@@ -24,17 +21,6 @@ const BLOCK: Duration = Duration::from_secs(1);
 const RECONNECT: Duration = Duration::from_millis(200);
 /// The place before all messages.
 const START: &str = "0-0";
-
-/// What one instance tells another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Message {
-    /// The stream has a reader elsewhere.
-    Reader,
-    /// The stream is to be stopped.
-    Stop,
-    /// To itself: look again what is followed.
-    Wake,
-}
 
 impl Inner {
     pub(super) async fn follow(&self) {
@@ -49,25 +35,25 @@ impl Inner {
                 }
             }
             if Instant::now() >= patience {
-                self.known.all_followed().iter().for_each(|log| lost(log));
+                self.known.all_followed().iter().for_each(|stream| stream.fail_locally());
             }
             sleep(RECONNECT).await;
         }
     }
 
-    /// Asks for what is new in the inbox and in the followed streams. (It holds no log: one that nobody reads any more
-    /// is let go while this waits.)
+    /// Asks for what is new in the inbox and in the followed streams. It holds no stream, so that one that
+    /// nobody reads any more is dropped while this waits.
     fn news(&self, heard: &str) -> Cmd {
         let followed = self.known.all_followed();
         let mut read = cmd("XREAD");
         read.arg("BLOCK").arg(BLOCK.as_millis() as u64).arg("STREAMS").arg(inbox(self.store.instance()));
-        for log in &followed {
-            read.arg(events(log.id()));
+        for stream in &followed {
+            read.arg(events(stream.id()));
         }
         read.arg(heard);
-        for log in &followed {
+        for stream in &followed {
             // Behind its last entry: the next one begins with the next event.
-            read.arg(format!("0-{}", log.len()));
+            read.arg(format!("0-{}", stream.buffer.len()));
         }
         read
     }
@@ -89,13 +75,11 @@ impl Inner {
 
     /// Takes a followed stream's entry.
     fn written(&self, id: &StreamId, found: &RedisEntry) {
-        let Some(log) = self.known.find(id) else { return };
-        match entry(found) {
-            Some(entry) if entry.first <= log.len() => {
-                log.append(&entry);
-            }
+        let Some(stream) = self.known.find(id) else { return };
+        match entry(found).map(|entry| stream.buffer.append(&entry)) {
+            Some(Append::Next(_) | Append::Repeated | Append::Closed) => {}
             // There must be no gap, and nobody writes anything else.
-            _ => lost(&log),
+            Some(Append::Gap) | None => stream.fail_locally(),
         }
     }
 
@@ -107,19 +91,9 @@ impl Inner {
         }
         if let Some(id) = about(Message::Stop)
             && self.known.writes(&id)
-            && let Some(log) = self.known.find(&id)
+            && let Some(stream) = self.known.find(&id)
         {
-            ask(&log, EarlyEnd::Stopped);
-        }
-    }
-}
-
-impl Message {
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::Reader => "reader",
-            Self::Stop => "stop",
-            Self::Wake => "wake",
+            stream.readers.cancel(Cancel::Stopped);
         }
     }
 }

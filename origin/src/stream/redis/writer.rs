@@ -9,8 +9,8 @@ use tokio::{
 };
 
 use super::{
-    super::{Event, JournalError, Log, Writer, journal::IdempotencyKey, log::Entry},
-    Inner, lost,
+    super::{Event, JournalError, Stream, Writer, journal::IdempotencyKey, log::Entry},
+    Inner,
     store::Added,
 };
 use crate::problem::Problem;
@@ -20,7 +20,7 @@ const RETRY: Duration = Duration::from_millis(200);
 
 pub(super) struct RedisWriter {
     journal: Arc<Inner>,
-    log: Arc<Log>,
+    stream: Arc<Stream>,
     key: Option<IdempotencyKey>,
     state: State,
 }
@@ -47,16 +47,16 @@ enum Ended {
 
 impl RedisWriter {
     /// The writer of a stream that Redis is being asked to open.
-    pub(super) fn opening(journal: Arc<Inner>, log: Arc<Log>, key: Option<IdempotencyKey>) -> Self {
-        journal.known.write(&log);
-        Self { journal, log, key, state: State::Opening }
+    pub(super) fn opening(journal: Arc<Inner>, stream: Arc<Stream>, key: Option<IdempotencyKey>) -> Self {
+        journal.known.write(&stream);
+        Self { journal, stream, key, state: State::Opening }
     }
 
     /// Redis has opened the stream.
     pub(super) fn opened(&mut self) {
         self.state = State::Open;
         if let Some(key) = &self.key {
-            self.journal.known.claimed(self.log.id(), key.clone());
+            self.journal.known.claimed(self.stream.id(), key.clone());
         }
     }
 
@@ -70,9 +70,9 @@ impl RedisWriter {
     async fn keep(&self, mut entry: Entry) -> Result<(), JournalError> {
         let patience = self.journal.patience();
         loop {
-            let error = match self.journal.store.add(self.log.id(), &entry).await {
+            let error = match self.journal.store.add(self.stream.id(), &entry).await {
                 Ok(Added::Kept) => {
-                    self.log.append(&entry);
+                    let _ = self.stream.buffer.append(&entry);
                     return Ok(());
                 }
                 Ok(Added::Taken) => match self.take(&entry).await {
@@ -88,7 +88,7 @@ impl RedisWriter {
             sleep(RETRY).await;
             // It may be too late by now to tell a failure as a status.
             if let Some(ending) = &mut entry.ending {
-                ending.after = self.log.age();
+                ending.after = self.stream.age();
             }
         }
     }
@@ -96,14 +96,14 @@ impl RedisWriter {
     /// Takes what Redis holds in the entry's place: the entry itself, where the answer to an earlier attempt was
     /// lost, or the end that another origin wrote because it took this one for dead, or both.
     async fn take(&self, entry: &Entry) -> Result<Result<(), JournalError>, JournalError> {
-        let Some(kept) = self.journal.store.load(self.log.id(), entry.first).await? else {
+        let Some(kept) = self.journal.store.load(self.stream.id(), entry.first).await? else {
             return Ok(Err(self.lose(Ended::Lost.into())));
         };
         for entry in &kept.entries {
-            self.log.append(entry);
+            let _ = self.stream.buffer.append(entry);
         }
         let own = kept.entries.first().is_some_and(|first| first.frames == entry.frames);
-        let ended = self.log.ending().is_some();
+        let ended = self.stream.buffer.has_ended();
         Ok(match (own, ended) {
             (true, ended) if ended == entry.ending.is_some() => Ok(()),
             (_, true) => Err(Ended::Elsewhere.into()),
@@ -112,23 +112,23 @@ impl RedisWriter {
     }
 
     fn lose(&self, error: JournalError) -> JournalError {
-        lost(&self.log);
+        self.stream.fail_locally();
         error
     }
 
     async fn append(&self, events: &[Event]) -> Result<(), JournalError> {
-        let entry = self.log.entry(events);
-        if self.log.ending().is_some() {
+        let entry = self.stream.entry(events);
+        if self.stream.buffer.has_ended() {
             return Ok(());
         }
         let ends = entry.ending.is_some();
         let kept = self.keep(entry).await;
-        if self.log.ending().is_some() {
-            self.journal.known.written(self.log.id());
+        if self.stream.buffer.has_ended() {
+            self.journal.known.written(self.stream.id());
         }
         if kept.is_ok() && ends {
             // Where this fails they expire a little later by themselves.
-            let _ = self.journal.store.finish(self.log.id(), self.key.as_ref()).await;
+            let _ = self.journal.store.finish(self.stream.id(), self.key.as_ref()).await;
         }
         kept
     }
@@ -142,24 +142,24 @@ impl Writer for RedisWriter {
 
 impl Drop for RedisWriter {
     fn drop(&mut self) {
-        if self.log.ending().is_some() {
+        if self.stream.buffer.has_ended() {
             return;
         }
-        let (journal, log, key) = (self.journal.clone(), self.log.clone(), self.key.take());
+        let (journal, stream, key) = (self.journal.clone(), self.stream.clone(), self.key.take());
         match (self.state, Handle::try_current()) {
             (State::Open, Ok(runtime)) => {
-                let last = Self { journal, log, key, state: State::Nothing };
+                let last = Self { journal, stream, key, state: State::Nothing };
                 runtime.spawn(async move { last.append(&[Event::Failed(Problem::internal())]).await });
                 return;
             }
             (State::Opening, Ok(runtime)) => {
                 // On the connection on which it was opened, so behind that. Where this fails, too, its lease lapses.
-                runtime.spawn(async move { journal.store.discard(log.id(), key.as_ref()).await });
+                runtime.spawn(async move { journal.store.discard(stream.id(), key.as_ref()).await });
             }
             _ => {}
         }
-        lost(&self.log);
-        self.journal.known.written(self.log.id());
+        self.stream.fail_locally();
+        self.journal.known.written(self.stream.id());
     }
 }
 
