@@ -236,7 +236,7 @@ async fn fault_redis_hangs_for_a_moment_and_nothing_is_lost() {
     let (a, b) = (run(connect(&server, patient).await), run(connect(&server, patient).await));
     let (log, mut writer) = new(&*a, None).await;
     let followed = b.find(log.id()).await.unwrap().unwrap();
-    server.hang();
+    server.pause();
     let appended = tokio::spawn(async move {
         writer.append(&[chunk("a")]).await?;
         writer.append(&[chunk("b"), failed()]).await
@@ -244,7 +244,7 @@ async fn fault_redis_hangs_for_a_moment_and_nothing_is_lost() {
     // Longer than an answer may take: the first attempt counts as failed, and did arrive.
     sleep(Duration::from_millis(1_200)).await;
     assert!(log.buffer.is_empty(), "nobody reads what Redis doesn't hold");
-    server.go_on();
+    server.unpause();
     appended.await.unwrap().unwrap();
     assert_eq!(text(&log).await, "a|b|!");
     assert_eq!(bytes(&followed).await, bytes(&log).await);
@@ -259,7 +259,7 @@ async fn fault_redis_stays_away_and_streams_end_as_failed_and_starts_are_refused
         writer.append(&[chunk("a")]).await.unwrap();
         let followed = b.find(log.id()).await.unwrap().unwrap();
         if hang {
-            server.hang();
+            server.pause();
         } else {
             server.kill();
         }
@@ -283,7 +283,7 @@ async fn fault_redis_restarted_empty_ends_running_streams_and_takes_new_ones() {
     writer.append(&[chunk("a")]).await.unwrap();
     let followed = b.find(log.id()).await.unwrap().unwrap();
     server.kill();
-    server.start_again();
+    server.restart();
     assert!(writer.append(&[chunk("b")]).await.is_err());
     for log in [log, followed] {
         assert_eq!(text(&log).await, "a|!");
@@ -298,14 +298,14 @@ async fn fault_redis_restarted_empty_ends_running_streams_and_takes_new_ones() {
 #[tokio::test]
 async fn fault_redis_refuses_the_password_for_a_moment_and_is_used_again_after_it() {
     let server = RedisServer::start();
-    server.tell(&["CONFIG SET requirepass secret"]);
+    server.send(&["CONFIG SET requirepass secret"]);
     let address = server.address().replace("redis://", "redis://:secret@").parse().unwrap();
     let journal = run(Arc::new(RedisJournal::connect(&address, RETENTION, LEASE).await.unwrap()));
-    server.tell(&["AUTH secret", "CONFIG SET requirepass \"\"", "CLIENT KILL TYPE normal"]);
+    server.send(&["AUTH secret", "CONFIG SET requirepass \"\"", "CLIENT KILL TYPE normal"]);
     for _ in 0..3 {
         assert!(journal.open(id(), None).await.is_err());
     }
-    server.tell(&["CONFIG SET requirepass secret"]);
+    server.send(&["CONFIG SET requirepass secret"]);
     let (log, mut writer) = new(&*journal, None).await;
     writer.append(&[chunk("a"), failed()]).await.unwrap();
     assert_eq!(text(&log).await, "a|!");
@@ -318,7 +318,7 @@ async fn fault_redis_is_full_and_a_stream_fails_for_its_readers_at_all_origins()
     let (log, mut writer) = new(&*a, None).await;
     writer.append(&[chunk("a")]).await.unwrap();
     let followed = b.find(log.id()).await.unwrap().unwrap();
-    server.tell(&["CONFIG SET maxmemory 1"]);
+    server.send(&["CONFIG SET maxmemory 1"]);
     assert!(writer.append(&[chunk("b")]).await.is_err());
     for log in [log, followed] {
         assert_eq!(text(&log).await, "a|!");
@@ -332,9 +332,9 @@ async fn a_start_that_redis_answered_too_late_frees_its_key() {
     let journal = origin(&server).await;
     // From now on Redis knows the script: it is carried out even where nobody waits for its answer any more.
     let _running = new(&*journal, None).await;
-    server.hang();
+    server.pause();
     assert!(journal.open(id(), Some(claim(0, 1))).await.is_err());
-    server.go_on();
+    server.unpause();
     let freed = async {
         while !matches!(journal.open(id(), Some(claim(0, 2))).await, Ok(Opened::New(..))) {
             sleep(Duration::from_millis(10)).await;
@@ -349,7 +349,7 @@ async fn fault_18_a_drain_comes_to_its_end_without_redis() {
     // It would wait for Redis for ever.
     let hub = hub(run(connect(&server, LONG * 10).await));
     let _reader = start(&hub).await;
-    server.hang();
+    server.pause();
     let now = Instant::now().into();
     timeout(LONG, hub.drain(now, now)).await.expect("it ends");
 }

@@ -53,11 +53,11 @@ pub fn terminal(events: &[Event]) -> (&str, Value) {
     let (last, before) = events.split_last().expect("a stream has a terminal event");
     assert!(before.iter().all(|event| event.event == "message"), "a terminal event is the last one: {before:?}");
     assert!(matches!(last.event.as_str(), "done" | "failed"), "the last event is a terminal one: {last:?}");
-    let told = data(last);
+    let data = data(last);
     if last.event == "failed" {
-        assert_retryable(&told);
+        assert_retryable(&data);
     }
-    (&last.event, told)
+    (&last.event, data)
 }
 
 /// A problem says whether another try may go better, each as the contract has it.

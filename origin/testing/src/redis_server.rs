@@ -47,8 +47,8 @@ impl RedisServer {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
-    /// Sends it these commands, on a connection of their own.
-    pub fn tell(&self, commands: &[&str]) {
+    /// Sends these commands on a connection of their own.
+    pub fn send(&self, commands: &[&str]) {
         let socket = TcpStream::connect(("127.0.0.1", self.port)).expect("it accepts");
         let mut answers = BufReader::new(&socket);
         for command in commands {
@@ -65,18 +65,18 @@ impl RedisServer {
         self.process.wait().expect("it is ours");
     }
 
-    /// Starts it anew, empty, on the same port.
-    pub fn start_again(&mut self) {
+    /// Starts a new one, empty, on the same port.
+    pub fn restart(&mut self) {
         self.process = run(self.port);
     }
 
-    /// Makes it hang: its sockets stay open.
-    pub fn hang(&self) {
+    /// Stops its process: its sockets stay open, nothing answers.
+    pub fn pause(&self) {
         self.signal("-STOP");
     }
 
-    /// Lets it go on.
-    pub fn go_on(&self) {
+    /// Lets the process run again.
+    pub fn unpause(&self) {
         self.signal("-CONT");
     }
 

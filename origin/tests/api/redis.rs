@@ -102,7 +102,7 @@ async fn fault_redis_is_gone_and_starts_are_a_503_until_it_is_back() {
     let unknown = a.follow("a-0123456789ABCDEFGHIJkl").await;
     assert_eq!(problem(unknown).await, (503, "journal".into()));
     assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
-    server.start_again();
+    server.restart();
     let again = async {
         while a.start(&json!(["a"])).send().await.unwrap().status() != 200 {
             tokio::time::sleep(Duration::from_millis(50)).await;
