@@ -1,113 +1,75 @@
-//! The Workers runtime: the one file that knows it.
+//! The Workers runtime: this file and [`runtime`] alone know it.
 //!
-//! Every crossing between wasm and JavaScript has its price, so an object is written as JSON and crosses once, and a
-//! body crosses never: the answer gets the very stream that the origin's answer has, and the runtime pumps it natively.
+//! An answer's body never crosses into wasm: a response gets the very stream that the origin's answer has, and the
+//! runtime pumps it natively.
+
+mod runtime;
 
 use crate::config::{Config, Origin};
-use crate::failover::{self, AnswerHead, Failure, HEADERS_DEADLINE, Plan, Refusal, Verdict};
-use crate::health::{self, Health, Report, Status};
-use crate::policy::{self, Admission, Caller, LIMIT_PERIOD_S};
-use crate::problem::{self, Problem};
-use crate::route::{Call, IdempotencyKey, Input, JSON, MAX_BODY_BYTES, Parts, PromptName, Start, Target, Variables};
-use crate::upstream::{self, HeaderList, OriginRequest};
+use crate::failover::{self, AnswerHead, HEADERS_DEADLINE, Plan, Refusal, ToldProblem, Worth};
+use crate::headers::HeaderList;
+use crate::health::{self, Health, Look, Looks, Report, Status};
+use crate::policy::{self, Admission, Caller, LIMIT_PERIOD};
+use crate::route::{self, Call, Input, RequestHead, Start, Url};
+use crate::upstream::{self, OriginRequest};
 use futures::future::join_all;
-use js_sys::futures::JsFuture;
-use js_sys::{Date, Function, Promise, Reflect, Uint8Array};
-use serde::Serialize;
+use headwater_protocol::header::{JSON, PROBLEM};
+use headwater_protocol::{Problem, Variables};
+use js_sys::{Date, Reflect};
+use runtime::{Failure, Limiter, ReadError, random_uuid, read_bounded, respond, respond_text, send, sleep};
 use std::cell::RefCell;
 use std::convert::Infallible;
 use std::rc::Rc;
 use std::time::Duration;
 use wasm_bindgen::prelude::*;
-use web_sys::{
-    AbortController, ReadableStream, ReadableStreamDefaultReader, ReadableStreamReadResult, Request, RequestInit,
-    Response, ResponseInit, console,
-};
+use web_sys::{Request, Response};
 use worker::{Context, Env, console_error, event};
 
 /// The rate limit's binding in wrangler.toml.
 const LIMITER: &str = "START_LIMIT";
 
-#[wasm_bindgen]
-extern "C" {
-    /// Named by its object, because the worker's own handler is a global of that name too.
-    #[wasm_bindgen(catch, js_namespace = globalThis)]
-    fn fetch(url: &str, init: &RequestInit) -> Result<Promise, JsValue>;
-
-    #[wasm_bindgen(js_namespace = crypto, js_name = randomUUID)]
-    fn random_uuid() -> String;
-
-    /// The rate limit's binding. Not crate `worker`'s: that one brings a serialiser for any JavaScript value.
-    type Limiter;
-
-    #[wasm_bindgen(catch, method)]
-    fn limit(this: &Limiter, options: &JsValue) -> Result<Promise, JsValue>;
-
-    /// Calls `callback(argument)` once.
-    #[wasm_bindgen(js_name = setTimeout)]
-    fn set_timeout(callback: &Function, delay_ms: u32, argument: &AbortController) -> JsValue;
-
-    #[wasm_bindgen(js_name = clearTimeout)]
-    fn clear_timeout(timer: &JsValue);
-
-    #[wasm_bindgen(thread_local_v2, js_namespace = ["AbortController", "prototype"], js_name = abort)]
-    static ABORT: Function;
-
-    #[wasm_bindgen(thread_local_v2, js_namespace = ["Function", "prototype"], js_name = call)]
-    static CALL: Function;
-}
+/// How long a start's body may take. The origin gives it as long.
+const BODY_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Answers one request.
 #[event(fetch)]
 async fn handle(request: Request, env: Env, _context: Context) -> Result<Response, Infallible> {
     let url = request.url();
-    let target = Target::of(&url);
+    let url = Url::of(&url);
     let request_headers = request.headers();
     // A crossing for each look: to take all headers over at once, as JSON, was measured to cost more than ten of them.
     let header = |name: &str| request_headers.get(name).ok().flatten();
-    let mut headers = HeaderList::default();
-    let answer = match Edge::of(&env) {
-        Ok(edge) => {
-            let caller = Caller::of(&edge.config, target.origin, &header);
-            caller.cors.mark(&mut headers);
-            let exchange = Exchange { edge: &edge, caller: &caller, header: &header, request: &request, target };
-            exchange.answer().await
-        }
-        Err(problem) => Err(problem),
-    };
-    Ok(answer.or_else(|problem| refuse(&problem, target.path, headers)).unwrap_or_else(|_| bare_failure()))
+    let edge = Edge::of(&env);
+    let caller = Caller::of(&edge.config, &url, &header);
+    let exchange = Exchange { edge: &edge, caller: &caller, header: &header, request: &request, url };
+    let answer = exchange.answer().await;
+    Ok(answer.or_else(|problem| exchange.refuse(&problem)).unwrap_or_else(|_| runtime::bare_failure()))
 }
 
 /// What outlives a request: parsed at the first one, kept as long as the instance.
 struct Edge {
     config: Config,
     limiter: Option<Limiter>,
-    health: RefCell<Option<Report>>,
+    looks: RefCell<Looks>,
 }
 
 impl Edge {
-    fn of(env: &Env) -> Result<Rc<Self>, Problem> {
+    fn of(env: &Env) -> Rc<Self> {
         thread_local! {
             static EDGE: RefCell<Option<Rc<Edge>>> = const { RefCell::new(None) };
         }
         if let Some(edge) = EDGE.with_borrow(Clone::clone) {
-            return Ok(edge);
+            return edge;
         }
         let binding = |name: &str| Reflect::get(env, &name.into()).ok();
-        let setting = |name: &str| binding(name)?.as_string();
-        let config = Config::parse(setting).map_err(|error| {
-            console_error!("settings: {error}");
-            Problem::internal()
-        })?;
         let limiter = binding(LIMITER).filter(JsValue::is_object).map(JsCast::unchecked_into);
-        if config.rate_limit && limiter.is_none() {
-            console_error!(
-                "settings: the binding {LIMITER} is missing, so nothing starts; RATE_LIMIT=off does without it"
-            );
+        let config = Config::parse(|name| binding(name)?.as_string(), limiter.is_some());
+        for slip in &config.slips {
+            console_error!("settings: {slip}");
         }
-        let edge = Rc::new(Self { config, limiter, health: RefCell::default() });
+        let edge = Rc::new(Self { config, limiter, looks: RefCell::default() });
         EDGE.set(Some(Rc::clone(&edge)));
-        Ok(edge)
+        edge
     }
 }
 
@@ -117,14 +79,14 @@ struct Exchange<'a> {
     caller: &'a Caller,
     header: &'a dyn Fn(&str) -> Option<String>,
     request: &'a Request,
-    target: Target<'a>,
+    url: Url<'a>,
 }
 
 impl Exchange<'_> {
     async fn answer(&self) -> Result<Response, Problem> {
-        let parts = Parts { method: &self.request.method(), target: self.target, header: self.header };
+        let head = RequestHead { method: &self.request.method(), url: self.url, header: self.header };
         let config = &self.edge.config;
-        match Call::parse(&parts)? {
+        match Call::parse(&head)? {
             Call::Start(start) => self.start(start).await,
             Call::Follow(stream, cursor) => {
                 let request = OriginRequest::follow(self.headers(), &stream, cursor.as_ref());
@@ -141,12 +103,12 @@ impl Exchange<'_> {
 
     async fn start(&self, start: Start) -> Result<Response, Problem> {
         let config = &self.edge.config;
-        let plan = Plan::start(config, start.cursor.as_ref())?;
+        let plan = Plan::start(config, start.key.as_ref(), start.cursor.as_ref())?;
         let admission = if plan.may_begin() { policy::may_start(config, self.caller)? } else { Admission::Free };
         let variables = match start.input {
             Input::Query(variables) => variables,
-            Input::Body => match self.read_variables(&start.prompt).await {
-                // A cursor says all.
+            Input::Body => match self.read_body().await.and_then(|body| route::read_variables(&body, &start.prompt)) {
+                // With a cursor, the rest of the request is ignored.
                 Err(_) if start.cursor.is_some() => Variables::default(),
                 variables => variables?,
             },
@@ -155,7 +117,7 @@ impl Exchange<'_> {
             self.count(&key).await?;
         }
         let key = match start.key {
-            None if plan.wants_key() => IdempotencyKey::parse(random_uuid()),
+            None if plan.wants_key() => random_uuid().parse().ok(),
             key => key,
         };
         let request =
@@ -163,28 +125,31 @@ impl Exchange<'_> {
         self.forward(&plan, &request).await
     }
 
-    async fn read_variables(&self, prompt: &PromptName) -> Result<Variables, Problem> {
-        let body = read_bounded(self.request.body()).await?.ok_or(Problem::too_large())?;
-        Variables::from_json(&body, prompt)
+    async fn read_body(&self) -> Result<Vec<u8>, Problem> {
+        read_bounded(self.request.body(), Some(BODY_DEADLINE)).await.map_err(|error| match error {
+            ReadError::TooLarge => Problem::too_large(),
+            ReadError::TooSlow => Problem::slow_body(),
+            ReadError::Broken => Problem::bad_request("the body broke off"),
+        })
     }
 
     async fn count(&self, key: &str) -> Result<(), Problem> {
-        let limiter = self.edge.limiter.as_ref().ok_or(Problem::unlimited())?;
-        match has_room(limiter, key).await {
+        let limiter = self.edge.limiter.as_ref().ok_or_else(Problem::no_rate_limit)?;
+        match runtime::has_room(limiter, key).await {
             Ok(true) => Ok(()),
-            Ok(false) => Err(Problem::rate_limited(LIMIT_PERIOD_S)),
-            Err(error) => Err(broken(&error)),
+            Ok(false) => Err(Problem::too_many_starts(LIMIT_PERIOD)),
+            Err(error) => Err(runtime::broken(&error)),
         }
     }
 
     fn headers(&self) -> HeaderList {
-        upstream::request_headers(&self.edge.config, self.caller.address, self.header)
+        upstream::request_headers(self.header)
     }
 
     /// Asks the plan's origins in turn, until one gives an answer that can be passed on.
     async fn forward(&self, plan: &Plan<'_>, request: &OriginRequest) -> Result<Response, Problem> {
         let mut origins = plan.origins.iter().peekable();
-        let mut refused = Problem::unknown_stream();
+        let mut refused = Problem::no_such_stream();
         while let Some(origin) = origins.next() {
             let is_last = origins.peek().is_none();
             refused = match self.attempt(plan, origin, request, is_last).await {
@@ -203,9 +168,12 @@ impl Exchange<'_> {
         request: &OriginRequest,
         is_last: bool,
     ) -> Result<Response, Refusal> {
-        // The deadline ends with this attempt: a body that is passed on may take as long as it takes.
-        let (answer, _deadline) =
-            send(origin, request, HEADERS_DEADLINE).await.map_err(|failure| plan.failed(failure))?;
+        let sent = send(&self.edge.config, origin, request, HEADERS_DEADLINE).await;
+        // The deadline ends with this attempt: a body that is piped may take as long as it takes.
+        let (answer, _deadline) = sent.map_err(|failure| match failure {
+            Failure::Unreached => plan.unreached(),
+            Failure::TimedOut => plan.timed_out(),
+        })?;
         let answer_headers = answer.headers();
         let header = |name: &str| answer_headers.get(name).ok().flatten();
         let mut headers = upstream::response_headers(origin, &header);
@@ -218,22 +186,18 @@ impl Exchange<'_> {
         };
         let body = answer.body();
         match plan.judge(&head) {
-            Verdict::PassUnlessOverloaded if !is_last => {
-                let Ok(Some(document)) = read_bounded(body).await else {
-                    return Err(plan.failed(Failure::Unreached));
-                };
-                if failover::is_overloaded(&document) {
+            Ok(Worth::Pipe) => respond(head.status, &headers, body.as_ref()).map_err(Refusal::Final),
+            Ok(Worth::Retell) => {
+                let document = read_bounded(body, None).await.map_err(|_| plan.unreached())?;
+                let told = ToldProblem::read(&document).ok_or_else(|| Refusal::Next(Problem::unusable_answer()))?;
+                if told.is_overloaded() && !is_last {
                     return Err(Refusal::Next(Problem::overloaded()));
                 }
-                let document = String::from_utf8_lossy(&document);
-                respond_text(head.status, &headers, &document).map_err(Refusal::Final)
+                respond_text(head.status, &headers, &told.to_json(head.status, self.url.path)).map_err(Refusal::Final)
             }
-            Verdict::Pass | Verdict::PassUnlessOverloaded => {
-                respond(head.status, &headers, body.as_ref()).map_err(Refusal::Final)
-            }
-            Verdict::Refuse(refusal) => {
+            Err(refusal) => {
                 console_error!("origin: {} answered {}, which is of no use", origin.name, head.status);
-                // Nobody reads it: whatever the origin does for it can stop.
+                // Nobody reads it: the origin can stop whatever it does for it.
                 if let Some(body) = body {
                     let _ = body.cancel();
                 }
@@ -242,11 +206,29 @@ impl Exchange<'_> {
         }
     }
 
+    /// Answers with a problem.
+    fn refuse(&self, problem: &Problem) -> Result<Response, Problem> {
+        let mut headers = HeaderList::default();
+        self.caller.cors.mark(&mut headers);
+        headers.append("content-type", PROBLEM);
+        headers.append("cache-control", "no-store");
+        if let Some(allow) = problem.allow() {
+            headers.append("allow", allow);
+        }
+        if let Some(seconds) = problem.retry_after_s() {
+            headers.append("retry-after", &seconds.to_string());
+        }
+        respond_text(problem.status(), &headers, &problem.document(self.url.path))
+    }
+
     async fn health(&self) -> Result<Response, Problem> {
-        let kept = self.edge.health.borrow().clone().filter(|report| report.is_fresh(Date::now()));
-        let report = match kept {
-            Some(report) => report,
-            None => self.ask_all().await,
+        let report = loop {
+            let look = self.edge.looks.borrow_mut().look(Date::now());
+            match look {
+                Look::Tell(report) => break report,
+                Look::Ask => break self.ask_all().await,
+                Look::Wait => sleep(health::WAIT).await,
+            }
         };
         let mut headers = HeaderList::default();
         headers.append("content-type", JSON);
@@ -257,178 +239,20 @@ impl Exchange<'_> {
 
     /// Asks all origins at once how they are.
     async fn ask_all(&self) -> Report {
-        let checks = failover::own_origins(&self.edge.config).map(async |origin| {
-            let request = OriginRequest::health(self.headers());
-            (origin.name.as_str(), check_health(origin, &request).await)
-        });
-        let report = Health::of(join_all(checks).await).report(Date::now());
-        self.edge.health.replace(Some(report.clone()));
+        let config = &self.edge.config;
+        let request = OriginRequest::health(self.headers());
+        let checks = failover::own_origins(config)
+            .map(async |origin| (origin.name.as_str(), check_health(config, origin, &request).await));
+        let report = Health::of(config, join_all(checks).await).report();
+        self.edge.looks.borrow_mut().keep(report.clone());
         report
     }
 }
 
-/// Asks the rate limit for one more of this key (Workers, rate limiting: `limit({ key })` gives `{ success }`).
-async fn has_room(limiter: &Limiter, key: &str) -> Result<bool, JsValue> {
-    #[derive(Serialize)]
-    struct Options<'a> {
-        key: &'a str,
-    }
-    let outcome = JsFuture::from(limiter.limit(&to_js(&Options { key })?)?).await?;
-    Ok(Reflect::get(&outcome, &"success".into())?.is_truthy())
-}
-
-async fn check_health(origin: &Origin, request: &OriginRequest) -> Status {
-    let Ok((answer, _deadline)) = send(origin, request, health::DEADLINE).await else {
+async fn check_health(config: &Config, origin: &Origin, request: &OriginRequest) -> Status {
+    let Ok((answer, _deadline)) = send(config, origin, request, health::DEADLINE).await else {
         return Status::Down;
     };
-    match read_bounded(answer.body()).await {
-        Ok(Some(document)) => Status::of_origin(answer.status(), &document),
-        _ => Status::Down,
-    }
-}
-
-/// Sends a request, and waits for the headers of its answer. The deadline holds until it is dropped.
-async fn send(origin: &Origin, request: &OriginRequest, limit: Duration) -> Result<(Response, Deadline), Failure> {
-    let unreached = |error: JsValue| {
-        console::error_3(&"origin:".into(), &origin.name.as_str().into(), &error);
-        Failure::Unreached
-    };
-    let init: RequestInit = to_js(&Init {
-        method: request.method,
-        redirect: "manual",
-        headers: &request.headers,
-        body: request.body.as_deref(),
-    })
-    .map_err(unreached)?
-    .unchecked_into();
-    let deadline = Deadline::after(limit).map_err(unreached)?;
-    init.set_signal(Some(&deadline.abort.signal()));
-    let answer = fetch(&origin.url.join(&request.path), &init).map_err(unreached)?;
-    match JsFuture::from(answer).await {
-        Ok(answer) => Ok((answer.unchecked_into(), deadline)),
-        Err(_) if deadline.has_passed() => {
-            console_error!("origin: {} timed out", origin.name);
-            Err(Failure::TimedOut)
-        }
-        Err(error) => Err(unreached(error)),
-    }
-}
-
-/// Breaks a fetch off when its time is over. The timer calls JavaScript's own `abort`: a wasm closure for each request
-/// would cost a tenth of it.
-struct Deadline {
-    abort: AbortController,
-    timer: JsValue,
-}
-
-impl Deadline {
-    fn after(limit: Duration) -> Result<Self, JsValue> {
-        thread_local! {
-            /// `controller => controller.abort()`
-            static EXPIRE: Function = CALL.with(|call| ABORT.with(|abort| call.bind0(abort)));
-        }
-        let abort = AbortController::new()?;
-        let limit_ms = u32::try_from(limit.as_millis()).unwrap_or(u32::MAX);
-        let timer = EXPIRE.with(|expire| set_timeout(expire, limit_ms, &abort));
-        Ok(Self { abort, timer })
-    }
-
-    fn has_passed(&self) -> bool {
-        self.abort.signal().aborted()
-    }
-}
-
-impl Drop for Deadline {
-    fn drop(&mut self) {
-        clear_timeout(&self.timer);
-    }
-}
-
-/// What `fetch` takes (Fetch, `RequestInit`).
-#[derive(Serialize)]
-struct Init<'a> {
-    method: &'a str,
-    redirect: &'a str,
-    headers: &'a HeaderList,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    body: Option<&'a str>,
-}
-
-/// What a response is built from (Fetch, `ResponseInit`).
-#[derive(Serialize)]
-struct Head<'a> {
-    status: u16,
-    headers: &'a HeaderList,
-}
-
-/// Reads a body of up to [`MAX_BODY_BYTES`]; gives a longer one up unread, as `None`.
-async fn read_bounded(body: Option<ReadableStream>) -> Result<Option<Vec<u8>>, Problem> {
-    const BROKEN: Problem = Problem::bad_request("the body broke off");
-    let mut bytes = Vec::new();
-    let Some(body) = body else {
-        return Ok(Some(bytes));
-    };
-    let reader = ReadableStreamDefaultReader::new(&body).map_err(|_| BROKEN)?;
-    loop {
-        let read = JsFuture::from(reader.read()).await.map_err(|_| BROKEN)?;
-        let read: ReadableStreamReadResult = read.unchecked_into();
-        if read.get_done().unwrap_or(true) {
-            return Ok(Some(bytes));
-        }
-        let chunk: Uint8Array = read.get_value().unchecked_into();
-        let length = chunk.length() as usize;
-        if bytes.len() + length > MAX_BODY_BYTES {
-            let _ = reader.cancel();
-            return Ok(None);
-        }
-        let start = bytes.len();
-        bytes.resize(start + length, 0);
-        chunk.copy_to(&mut bytes[start..]);
-    }
-}
-
-/// An answer whose body is the given stream itself: the runtime pumps it, the edge never sees a byte.
-fn respond(status: u16, headers: &HeaderList, body: Option<&ReadableStream>) -> Result<Response, Problem> {
-    to_js(&Head { status, headers })
-        .and_then(|head| Response::new_with_opt_readable_stream_and_init(body, head.unchecked_ref()))
-        .map_err(|error| broken(&error))
-}
-
-fn respond_text(status: u16, headers: &HeaderList, body: &str) -> Result<Response, Problem> {
-    to_js(&Head { status, headers })
-        .and_then(|head| Response::new_with_opt_str_and_init(Some(body), head.unchecked_ref()))
-        .map_err(|error| broken(&error))
-}
-
-/// Answers with a problem.
-fn refuse(problem: &Problem, path: &str, mut headers: HeaderList) -> Result<Response, Problem> {
-    headers.append("content-type", problem::MEDIA_TYPE);
-    headers.append("cache-control", "no-store");
-    if let Some(allow) = problem.allow {
-        headers.append("allow", allow);
-    }
-    if let Some(seconds) = problem.retry_after_s {
-        headers.append("retry-after", &seconds.to_string());
-    }
-    respond_text(problem.status, &headers, &problem.document(path))
-}
-
-/// What is left when even a problem can't be told.
-fn bare_failure() -> Response {
-    let init = ResponseInit::new();
-    init.set_status(500);
-    // Without a body there is nothing in it that a runtime could refuse.
-    Response::new_with_opt_str_and_init(None, &init).unwrap_throw()
-}
-
-/// Hands an object over in one crossing, as JSON.
-fn to_js(value: &impl Serialize) -> Result<JsValue, JsValue> {
-    let json = serde_json::to_string(value).map_err(|error| error.to_string())?;
-    js_sys::JSON::parse(&json)
-}
-
-fn broken(error: &JsValue) -> Problem {
-    // The value itself: a console knows better than `Debug` how to show it.
-    console::error_2(&"runtime:".into(), error);
-    Problem::internal()
+    let document = read_bounded(answer.body(), None).await;
+    document.map_or(Status::Down, |document| Status::of_origin(answer.status(), &document))
 }

@@ -1,16 +1,16 @@
 //! Which origins to ask in which order, and what their answers are worth.
 
 use crate::config::{Config, Origin};
-use crate::problem::{self, Problem};
-use crate::route::{Cursor, StreamId, is_media_type};
+use crate::route::Cursor;
+use headwater_protocol::header::{EVENT_STREAM, PROBLEM, is_media_type};
+use headwater_protocol::problem::Document;
+use headwater_protocol::{IdempotencyKey, Kind, Problem, StreamId};
 use serde_json::Value;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
 /// How long an origin may take to send its headers. It promises them within 2 s.
 pub const HEADERS_DEADLINE: Duration = Duration::from_secs(10);
-
-/// The media type of a stream (HTML, section 9.2.4).
-const EVENT_STREAM: &str = "text/event-stream";
 
 /// Statuses that stand for "no origin" in production, where a failed connection is an answer and no exception.
 const UNREACHED: std::ops::RangeInclusive<u16> = 520..=530;
@@ -31,7 +31,7 @@ enum Purpose {
     Start,
     /// A stream of an origin of this project. Nothing starts, and what is away may come back.
     Stream,
-    /// A stream of another server, which may start anew whatever the cursor.
+    /// A stream of a foreign server, which may start anew whatever the cursor.
     ForeignStream,
 }
 
@@ -40,30 +40,34 @@ impl<'a> Plan<'a> {
     ///
     /// # Errors
     ///
-    /// When the cursor can be none of these origins'.
-    pub fn start(config: &'a Config, cursor: Option<&Cursor>) -> Result<Self, Problem> {
+    /// When the cursor can be none of these origins', or the settings name no origins.
+    pub fn start(config: &'a Config, key: Option<&IdempotencyKey>, cursor: Option<&Cursor>) -> Result<Self, Problem> {
         let Some(cursor) = cursor else {
-            return Ok(Self::new(config, Purpose::Start, config.origins.iter().collect()));
+            let mut origins: Vec<_> = config.origins.iter().collect();
+            if let Some(key) = key.filter(|_| !config.shared_journal) {
+                order_by_key(&mut origins, key);
+            }
+            return Self::new(config, Purpose::Start, origins, Problem::misconfigured);
         };
         if let Some(stream) = &cursor.stream
             && own_origins(config).next().is_some()
         {
             return Self::stream(config, stream);
         }
-        // Other servers have ids of their own. Whose this one is can't be told; one is asked, so that one stream at most
+        // Foreign servers have ids of their own. Whose this one is can't be told; one is asked, so that one stream at most
         // starts anew.
-        let foreign = config.origins.iter().find(|origin| origin.url.is_foreign()).ok_or(Problem::bad_cursor())?;
-        Ok(Self::new(config, Purpose::ForeignStream, vec![foreign]))
+        let foreign = config.origins.iter().find(|origin| !origin.is_own());
+        Self::new(config, Purpose::ForeignStream, foreign.into_iter().collect(), Problem::malformed_cursor)
     }
 
     /// For a stream: the origin that its id names; with a shared journal the others as well.
     ///
     /// # Errors
     ///
-    /// When no origin of that name is known.
+    /// When no origin of that name is known, or the settings name no origins.
     pub fn stream(config: &'a Config, stream: &StreamId) -> Result<Self, Problem> {
         let mut origins: Vec<_> = own_origins(config).collect();
-        let named = origins.iter().position(|origin| origin.name == stream.origin());
+        let named = origins.iter().position(|origin| origin.name.as_str() == stream.origin());
         match named {
             Some(index) if config.shared_journal => origins[..=index].rotate_right(1),
             Some(index) => origins = vec![origins[index]],
@@ -71,14 +75,23 @@ impl<'a> Plan<'a> {
             None if config.shared_journal || origins.len() == 1 => {}
             None => origins.clear(),
         }
-        if origins.is_empty() {
-            return Err(Problem::unknown_stream());
-        }
-        Ok(Self::new(config, Purpose::Stream, origins))
+        Self::new(config, Purpose::Stream, origins, Problem::no_such_stream)
     }
 
-    fn new(config: &Config, purpose: Purpose, origins: Vec<&'a Origin>) -> Self {
-        Self { origins, purpose, shared_journal: config.shared_journal }
+    /// `nobody`: why there is nobody to ask, unless the settings name no origins at all.
+    fn new(
+        config: &Config,
+        purpose: Purpose,
+        origins: Vec<&'a Origin>,
+        nobody: fn() -> Problem,
+    ) -> Result<Self, Problem> {
+        if config.origins.is_empty() {
+            return Err(Problem::misconfigured());
+        }
+        if origins.is_empty() {
+            return Err(nobody());
+        }
+        Ok(Self { origins, purpose, shared_journal: config.shared_journal })
     }
 
     /// A generation may begin, which somebody pays for.
@@ -88,61 +101,72 @@ impl<'a> Plan<'a> {
 
     /// Further origins know what an idempotency key is: one keeps a start that they are asked for from becoming two.
     pub fn wants_key(&self) -> bool {
-        self.purpose == Purpose::Start && self.origins.iter().filter(|origin| !origin.url.is_foreign()).count() > 1
+        self.purpose == Purpose::Start && self.origins.iter().filter(|origin| origin.is_own()).count() > 1
     }
 
-    /// What to do when an origin gave no answer.
-    pub fn failed(&self, failure: Failure) -> Refusal {
-        match failure {
-            Failure::Unreached => Refusal::Next(self.away()),
-            // It may have started: only where journals are shared does the key find that stream again.
-            Failure::TimedOut if self.shared_journal => Refusal::Next(Problem::origin_timeout()),
-            Failure::TimedOut => Refusal::Final(Problem::origin_timeout()),
-        }
+    /// The origin can't be reached, or the connection broke.
+    pub fn unreached(&self) -> Refusal {
+        Refusal::Next(match self.purpose {
+            Purpose::Start => Problem::origin_unreachable(),
+            Purpose::Stream | Purpose::ForeignStream => Problem::stream_away(),
+        })
+    }
+
+    /// The origin sent no headers within [`HEADERS_DEADLINE`]. It may have started: only where journals are shared does the
+    /// key find that stream again.
+    pub fn timed_out(&self) -> Refusal {
+        let refusal = if self.shared_journal { Refusal::Next } else { Refusal::Final };
+        refusal(Problem::origin_timeout())
     }
 
     /// What an answer is worth.
-    pub fn judge(&self, answer: &AnswerHead) -> Verdict {
+    ///
+    /// # Errors
+    ///
+    /// When it is of no use to a client.
+    pub fn judge(&self, answer: &AnswerHead) -> Result<Worth, Refusal> {
         let is = |media_type| answer.content_type.is_some_and(|text| is_media_type(text, media_type));
-        let is_problem = is(problem::MEDIA_TYPE);
+        let unusable = Problem::unusable_answer;
         match answer.status {
-            status if UNREACHED.contains(&status) => Verdict::next(self.away()),
-            502 | 503 if !is_problem => Verdict::next(self.away()),
-            204 => Verdict::Pass,
-            200 if is(EVENT_STREAM) && !answer.is_encoded() => Verdict::Pass,
+            // A proxy before the origin waited for it in vain.
+            524 => Err(self.timed_out()),
+            504 if !is(PROBLEM) => Err(self.timed_out()),
+            status if UNREACHED.contains(&status) => Err(self.unreached()),
+            502 | 503 if !is(PROBLEM) => Err(self.unreached()),
+            204 => Ok(Worth::Pipe),
+            200 if is(EVENT_STREAM) && !answer.is_encoded() => Ok(Worth::Pipe),
             // A generation may have begun: another origin's would be a second one.
-            200..=299 => Verdict::Refuse(Refusal::Final(UNUSABLE)),
-            _ if answer.is_encoded() => Verdict::next(UNUSABLE),
+            200..=299 => Err(Refusal::Final(unusable())),
+            _ if answer.is_encoded() => Err(Refusal::Next(unusable())),
             // The origin and this edge do not share a secret. Nothing that a client could mend.
-            401 => Verdict::next(Problem::origin_unreachable("the origin does not accept this edge")),
-            503 => Verdict::PassUnlessOverloaded,
-            400..=599 if is_problem => Verdict::Pass,
-            _ => Verdict::next(UNUSABLE),
-        }
-    }
-
-    fn away(&self) -> Problem {
-        match self.purpose {
-            Purpose::Start => Problem::origin_unreachable("no origin could be reached"),
-            Purpose::Stream | Purpose::ForeignStream => Problem::stream_away(),
+            401 => Err(Refusal::Next(Problem::edge_refused())),
+            400..=599 if is(PROBLEM) => Ok(Worth::Retell),
+            _ => Err(Refusal::Next(unusable())),
         }
     }
 }
 
-const UNUSABLE: Problem = Problem::origin_unreachable("the origin's answer was neither a stream nor a problem");
+/// Puts this project's origins into an order that follows from the key alone (rendezvous hashing), and leaves foreign
+/// servers, which don't know keys, where they are. So a start and its repetition ask the same origin first. And starts
+/// spread: where all ask one origin first, those that it turns away would find room there when they are repeated.
+fn order_by_key(origins: &mut [&Origin], key: &IdempotencyKey) {
+    let weight = |origin: &Origin| {
+        // The same in every instance of one build. Another build's order may differ.
+        let mut hasher = DefaultHasher::new();
+        (origin.name.as_str(), key.as_str()).hash(&mut hasher);
+        hasher.finish()
+    };
+    let mut own: Vec<_> = origins.iter().copied().filter(|origin| origin.is_own()).collect();
+    for slot in origins.iter_mut().filter(|origin| origin.is_own()) {
+        if let Some(next) = (0..own.len()).min_by_key(|index| weight(own[*index])) {
+            *slot = own.swap_remove(next);
+        }
+    }
+}
 
 /// The origins that speak this project's whole interface.
 pub fn own_origins(config: &Config) -> impl Iterator<Item = &Origin> {
-    config.origins.iter().filter(|origin| !origin.url.is_foreign())
-}
-
-/// Why an origin gave no answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Failure {
-    /// No connection, or it broke.
-    Unreached,
-    /// No headers within [`HEADERS_DEADLINE`].
-    TimedOut,
+    config.origins.iter().filter(|origin| origin.is_own())
 }
 
 /// What to do instead of passing an answer on.
@@ -166,31 +190,48 @@ pub struct AnswerHead<'a> {
 }
 
 impl AnswerHead<'_> {
+    /// `identity`, and `none`, which some servers say for it, are no encodings.
     fn is_encoded(&self) -> bool {
-        self.content_encoding.is_some_and(|coding| !coding.is_empty() && !coding.eq_ignore_ascii_case("identity"))
+        let is_coding = |text: &str| !["", "identity", "none"].iter().any(|none| text.eq_ignore_ascii_case(none));
+        self.content_encoding.is_some_and(|codings| codings.split(',').map(str::trim).any(is_coding))
     }
 }
 
-/// What an answer is worth.
+/// How an answer is passed on.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// Pass it on.
-    Pass,
-    /// Pass it on, unless it [`is_overloaded`] and another origin can be asked.
-    PassUnlessOverloaded,
-    /// It is of no use to a client.
-    Refuse(Refusal),
+pub enum Worth {
+    /// A stream, or nothing: its body is piped.
+    Pipe,
+    /// A [`ToldProblem`], which names the path that the client asked for.
+    Retell,
 }
 
-impl Verdict {
-    fn next(problem: Problem) -> Self {
-        Self::Refuse(Refusal::Next(problem))
+/// An origin's problem document (RFC 9457). Like headers, it crosses the edge by its listed members.
+pub struct ToldProblem(Value);
+
+impl ToldProblem {
+    /// `None` if it is no JSON object.
+    pub fn read(document: &[u8]) -> Option<Self> {
+        serde_json::from_slice(document).ok().filter(Value::is_object).map(Self)
     }
-}
 
-/// The problem document says that the origin has no room for a further generation.
-pub fn is_overloaded(document: &[u8]) -> bool {
-    serde_json::from_slice::<Value>(document).is_ok_and(|problem| problem["type"] == problem::OVERLOADED_TYPE)
+    /// It says that the origin has no room for a further generation.
+    pub fn is_overloaded(&self) -> bool {
+        self.text("type").strip_prefix("/problems/") == Some(Kind::Overloaded.name())
+    }
+
+    /// The document for a client that asked for the path `instance`. The origin was asked for another: a start at `/simple`
+    /// is a start of `/prompts/simple` there.
+    pub fn to_json(&self, status: u16, instance: &str) -> String {
+        let type_uri = Some(self.text("type")).filter(|text| !text.is_empty()).unwrap_or("about:blank");
+        let retryable = self.0.get("retryable").and_then(Value::as_bool).unwrap_or(false);
+        let (title, detail) = (self.text("title"), self.text("detail"));
+        Document { type_uri, title, status: Some(status), detail, instance: Some(instance), retryable }.to_json()
+    }
+
+    fn text(&self, member: &str) -> &str {
+        self.0.get(member).and_then(Value::as_str).unwrap_or_default()
+    }
 }
 
 #[cfg(test)]
@@ -205,7 +246,7 @@ mod tests {
 
     fn settings(origins: &str, shared: bool) -> Config {
         let shared = if shared { "true" } else { "false" };
-        config(&[("ORIGINS", origins), ("SHARED_JOURNAL", shared)]).expect("valid")
+        config(&[("ORIGINS", origins), ("SHARED_JOURNAL", shared)])
     }
 
     fn cursor(text: &str) -> Option<Cursor> {
@@ -225,7 +266,7 @@ mod tests {
 
     fn names(plan: Result<Plan<'_>, Problem>) -> Result<Vec<&str>, u16> {
         plan.map(|plan| plan.origins.iter().map(|origin| origin.name.as_str()).collect())
-            .map_err(|problem| problem.status)
+            .map_err(|problem| problem.status())
     }
 
     fn answered<'a>(status: u16, content_type: &'a str, content_encoding: &'a str) -> AnswerHead<'a> {
@@ -238,17 +279,17 @@ mod tests {
 
     fn assert_refused(answers: &[AnswerHead], is_expected: fn(&Refusal) -> bool) {
         let config = settings(TWO, false);
-        let plan = Plan::start(&config, None).expect("a plan");
+        let plan = Plan::start(&config, None, None).expect("a plan");
         for answer in answers {
-            let verdict = plan.judge(answer);
-            assert!(matches!(&verdict, Verdict::Refuse(refusal) if is_expected(refusal)), "{answer:?}: {verdict:?}");
+            let worth = plan.judge(answer);
+            assert!(worth.as_ref().is_err_and(is_expected), "{answer:?}: {worth:?}");
         }
     }
 
     #[test]
     fn a_start_asks_the_origins_in_their_order() {
         let config = settings(TWO, false);
-        let plan = Plan::start(&config, None);
+        let plan = Plan::start(&config, None, None);
         assert!(plan.as_ref().is_ok_and(|plan| plan.may_begin() && plan.wants_key()));
         assert_eq!(names(plan), Ok(vec!["a", "b"]));
     }
@@ -258,7 +299,7 @@ mod tests {
         let config = settings(TWO, false);
         assert_eq!(names(Plan::stream(&config, &stream(&id_of("b")))), Ok(vec!["b"]));
         let by_cursor = cursor(&format!("{}.4", id_of("b")));
-        let plan = Plan::start(&config, by_cursor.as_ref());
+        let plan = Plan::start(&config, None, by_cursor.as_ref());
         assert!(plan.as_ref().is_ok_and(|plan| !plan.may_begin()));
         assert_eq!(names(plan), Ok(vec!["b"]));
     }
@@ -284,11 +325,11 @@ mod tests {
         for origins in [FOREIGN, &[TWO, FOREIGN].join(",")] {
             let config = settings(origins, false);
             let cursor = cursor("42");
-            let plan = Plan::start(&config, cursor.as_ref());
+            let plan = Plan::start(&config, None, cursor.as_ref());
             assert!(plan.as_ref().is_ok_and(|plan| plan.may_begin() && !plan.wants_key()));
             assert_eq!(names(plan), Ok(vec!["x"]), "{origins}");
         }
-        assert_eq!(names(Plan::start(&settings(TWO, false), cursor("42").as_ref())), Err(400));
+        assert_eq!(names(Plan::start(&settings(TWO, false), None, cursor("42").as_ref())), Err(400));
         assert_eq!(names(Plan::stream(&settings(FOREIGN, false), &stream(ID))), Err(404));
     }
 
@@ -297,19 +338,19 @@ mod tests {
     fn an_own_cursor_never_goes_to_a_foreign_server_where_there_are_own_origins() {
         let cursor = cursor(&format!("{}.4", id_of("zz")));
         let mixed = settings(&[TWO, FOREIGN].join(","), false);
-        assert_eq!(names(Plan::start(&mixed, cursor.as_ref())), Err(404));
+        assert_eq!(names(Plan::start(&mixed, None, cursor.as_ref())), Err(404));
         let one = settings(&["a=https://a.example", FOREIGN].join(","), false);
-        let plan = Plan::start(&one, cursor.as_ref());
+        let plan = Plan::start(&one, None, cursor.as_ref());
         assert!(plan.as_ref().is_ok_and(|plan| !plan.may_begin()));
         assert_eq!(names(plan), Ok(vec!["a"]));
         let foreign = settings(FOREIGN, false);
-        assert_eq!(names(Plan::start(&foreign, cursor.as_ref())), Ok(vec!["x"]));
+        assert_eq!(names(Plan::start(&foreign, None, cursor.as_ref())), Ok(vec!["x"]));
     }
 
     #[test]
     fn a_key_is_added_only_to_a_start_that_two_own_origins_may_be_asked_for() {
         let wants = |origins: &str, cursor: Option<Cursor>| {
-            Plan::start(&settings(origins, true), cursor.as_ref()).expect("a plan").wants_key()
+            Plan::start(&settings(origins, true), None, cursor.as_ref()).expect("a plan").wants_key()
         };
         assert!(wants(TWO, None));
         assert!(!wants(TWO, cursor(ID)));
@@ -326,7 +367,7 @@ mod tests {
                 answered(502, "text/html", "gzip"),
                 answered(503, "", ""),
             ],
-            |refusal| matches!(refusal, Refusal::Next(problem) if problem.status == 502),
+            |refusal| matches!(refusal, Refusal::Next(problem) if problem.status() == 502),
         );
     }
 
@@ -341,7 +382,7 @@ mod tests {
                 answered(500, "text/event-stream", ""),
                 answered(401, "application/problem+json", ""),
             ],
-            |refusal| matches!(refusal, Refusal::Next(problem) if problem.status == 502),
+            |refusal| matches!(refusal, Refusal::Next(problem) if problem.status() == 502),
         );
     }
 
@@ -357,30 +398,62 @@ mod tests {
                 answered(200, "application/problem+json", ""),
                 answered(201, "text/event-stream", ""),
             ],
-            |refusal| matches!(refusal, Refusal::Final(problem) if problem.status == 502),
+            |refusal| matches!(refusal, Refusal::Final(problem) if problem.status() == 502),
         );
     }
 
     #[test]
-    fn streams_problems_and_no_content_are_passed_on() {
+    fn streams_and_no_content_are_piped_and_problems_retold() {
         let config = settings(TWO, false);
-        let plan = Plan::start(&config, None).expect("a plan");
+        let plan = Plan::start(&config, None, None).expect("a plan");
         for answer in [
             answered(200, "text/event-stream; charset=utf-8", "identity"),
+            answered(200, "text/event-stream", "Identity"),
+            answered(200, "text/event-stream", "none"),
+            answered(200, "text/event-stream", "identity, None"),
             answered(204, "", ""),
-            answered(400, "application/problem+json", ""),
-            answered(429, "application/problem+json; charset=utf-8", ""),
-            answered(500, "application/problem+json", ""),
-            answered(502, "application/problem+json", ""),
-            answered(504, "application/problem+json", ""),
         ] {
-            assert_eq!(plan.judge(&answer), Verdict::Pass, "{answer:?}");
+            assert_eq!(plan.judge(&answer), Ok(Worth::Pipe), "{answer:?}");
         }
-        assert_eq!(plan.judge(&answered(503, "application/problem+json", "")), Verdict::PassUnlessOverloaded);
+        for status in [400, 424, 429, 500, 502, 503, 504] {
+            let answer = answered(status, "application/problem+json; charset=utf-8", "");
+            assert_eq!(plan.judge(&answer), Ok(Worth::Retell), "{answer:?}");
+        }
+    }
+
+    /// A proxy that waited in vain has passed the start on.
+    #[test]
+    fn a_proxys_timeout_is_one_and_no_absence() {
+        let expect = |shared, expected: fn(Problem) -> Refusal| {
+            let config = settings(TWO, shared);
+            let plan = Plan::start(&config, None, None).expect("a plan");
+            for answer in [answered(504, "text/html", ""), answered(524, "text/html", ""), answered(504, "", "")] {
+                assert_eq!(plan.judge(&answer), Err(expected(Problem::origin_timeout())), "{answer:?}");
+            }
+        };
+        expect(false, Refusal::Final);
+        expect(true, Refusal::Next);
+    }
+
+    #[test]
+    fn a_problem_is_retold_by_its_listed_members_with_the_path_that_was_asked_for() {
+        let retold = |document| ToldProblem::read(document).expect("an object").to_json(502, "/simple");
+        let origins = Problem::no_such_prompt().document("/prompts/simple");
+        let told = ToldProblem::read(origins.as_bytes()).expect("an object");
+        assert_eq!(told.to_json(404, "/simple"), Problem::no_such_prompt().document("/simple"));
+        assert_eq!(
+            retold(br#"{"type":"/x","title":"X","detail":7,"debug":"SELECT","retryable":true}"#),
+            r#"{"type":"/x","title":"X","status":502,"detail":"","instance":"/simple","retryable":true}"#
+        );
+        assert!(retold(b"{}").contains("\"about:blank\""));
+        for document in [&b"nope"[..], b"[]", b"", b"\xff"] {
+            assert!(ToldProblem::read(document).is_none());
+        }
     }
 
     #[test]
     fn only_our_own_overloaded_is_overloaded() {
+        let is_overloaded = |document: &[u8]| ToldProblem::read(document).is_some_and(|told| told.is_overloaded());
         assert!(is_overloaded(br#"{"type":"/problems/overloaded","status":503}"#));
         assert!(is_overloaded(br#"{"type":"\/problems\/overloaded"}"#));
         for document in [&br#"{"type":"/problems/journal"}"#[..], br#"{"title":"/problems/overloaded"}"#, b"nope"] {
@@ -389,20 +462,60 @@ mod tests {
     }
 
     #[test]
+    fn a_start_with_a_key_asks_the_origins_in_an_order_that_follows_from_the_key() {
+        let three = "a=https://a.example, x=https://x.example/v1/chat, b=https://b.example, c=https://c.example";
+        let order = |origins: &str, key: u32, shared| {
+            let config = settings(origins, shared);
+            let key = format!("a-key-of-the-tests-{key}").parse().expect("a key");
+            let plan = Plan::start(&config, Some(&key), None).expect("a plan");
+            plan.origins.iter().map(|origin| origin.name.to_string()).collect::<Vec<_>>()
+        };
+        let mut first = std::collections::BTreeMap::<_, u32>::new();
+        for key in 0..300 {
+            let asked = order(three, key, false);
+            assert_eq!(asked, order(three, key, false));
+            assert_eq!(asked[1], "x", "a foreign server keeps its rank");
+            // Without an origin the order of the others stays: only its own starts go elsewhere.
+            let kept: Vec<_> = asked.iter().filter(|name| !["x", "c"].contains(&name.as_str())).cloned().collect();
+            assert_eq!(order(TWO, key, false), kept);
+            *first.entry(asked[0].clone()).or_default() += 1;
+            assert_eq!(
+                order(three, key, true),
+                ["a", "x", "b", "c"],
+                "any origin finds the stream in a shared journal"
+            );
+        }
+        assert!(first.len() == 3 && first.values().all(|starts| *starts > 70), "{first:?}");
+    }
+
+    #[test]
+    fn where_the_settings_name_no_origin_nothing_is_asked() {
+        let config = config(&[("ORIGINS", "a")]);
+        let problems = [
+            Plan::start(&config, None, None),
+            Plan::start(&config, None, cursor("42").as_ref()),
+            Plan::stream(&config, &stream(ID)),
+        ];
+        for problem in problems {
+            assert_eq!(problem.err(), Some(Problem::misconfigured()));
+        }
+    }
+
+    #[test]
     fn a_hanging_origin_is_given_up_for_another_only_with_a_shared_journal() {
         let config = settings(TWO, false);
-        let plan = Plan::start(&config, None).expect("a plan");
-        assert_eq!(plan.failed(Failure::TimedOut), Refusal::Final(Problem::origin_timeout()));
+        let plan = Plan::start(&config, None, None).expect("a plan");
+        assert_eq!(plan.timed_out(), Refusal::Final(Problem::origin_timeout()));
         let config = settings(TWO, true);
-        let plan = Plan::start(&config, None).expect("a plan");
-        assert_eq!(plan.failed(Failure::TimedOut), Refusal::Next(Problem::origin_timeout()));
+        let plan = Plan::start(&config, None, None).expect("a plan");
+        assert_eq!(plan.timed_out(), Refusal::Next(Problem::origin_timeout()));
     }
 
     #[test]
     fn a_stream_whose_origin_is_away_may_be_asked_for_again() {
         let config = settings(TWO, false);
         let plan = Plan::stream(&config, &stream(ID)).expect("a plan");
-        assert_eq!(plan.failed(Failure::Unreached), Refusal::Next(Problem::stream_away()));
-        assert_eq!(plan.judge(&answered(522, "text/html", "")), Verdict::next(Problem::stream_away()));
+        assert_eq!(plan.unreached(), Refusal::Next(Problem::stream_away()));
+        assert_eq!(plan.judge(&answered(522, "text/html", "")), Err(Refusal::Next(Problem::stream_away())));
     }
 }

@@ -6,23 +6,25 @@
 //!
 //! # Layout
 //!
-//! In reading order, which is a request's order too:
+//! In reading order; a module uses only those above it:
 //!
+//! * [`headers`]: header lists, and the one function that copies headers.
 //! * [`config`]: the settings, parsed once.
-//! * [`route`]: what is asked? A request's parts become a [`route::Call`], or a problem.
+//! * [`route`]: what is asked? A request's head becomes a [`route::Call`], or a problem.
 //! * [`policy`]: who may? Cross-origin rules, rate-limit keys, the one place that answers "may this caller start?".
-//! * [`failover`]: which origins are asked, in which order, and what their answers are worth.
 //! * [`upstream`]: the request to an origin, and the header lists of both directions.
+//! * [`failover`]: which origins are asked, in which order, and what their answers are worth.
 //! * [`health`]: how the edge and its origins are.
-//! * [`problem`]: every answer that the edge makes up itself (RFC 9457).
 //! * `cloudflare`: the Workers runtime (built for `wasm32-unknown-unknown` only).
+//!
+//! What the edge shares with the origin, ids, keys, variables and problems (RFC 9457), is in `headwater-protocol`.
 
 #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
 pub mod cloudflare;
 pub mod config;
 pub mod failover;
+pub mod headers;
 pub mod health;
 pub mod policy;
-pub mod problem;
 pub mod route;
 pub mod upstream;

@@ -1,18 +1,21 @@
 //! Who may? Decisions only: nothing here asks anybody.
 
-use crate::config::Config;
-use crate::problem::Problem;
-use crate::upstream::HeaderList;
+use crate::config::{Config, RateLimit};
+use crate::headers::HeaderList;
+use crate::route::Url;
+use headwater_protocol::Problem;
 use std::net::{IpAddr, Ipv6Addr};
+use std::time::Duration;
 
-/// The period of the rate limit, in seconds: that of `START_LIMIT` in wrangler.toml, which a worker can't read.
-pub const LIMIT_PERIOD_S: u32 = 60;
+/// The period of the rate limit: that of `START_LIMIT` in wrangler.toml, which a worker can't read.
+pub const LIMIT_PERIOD: Duration = Duration::from_secs(60);
 
 /// How long a browser may keep a preflight's answer, in seconds: the most that Chromium takes.
 const PREFLIGHT_AGE_S: &str = "7200";
 
 const CORS_METHODS: &str = "GET, POST, DELETE";
-const CORS_REQUEST_HEADERS: &str = "content-type, idempotency-key, last-event-id";
+/// `traceparent`: a page that is traced with OpenTelemetry sends it, and the edge passes it on.
+const CORS_REQUEST_HEADERS: &str = "content-type, idempotency-key, last-event-id, traceparent";
 const CORS_RESPONSE_HEADERS: &str = "content-location, retry-after, server-timing";
 
 /// The part of an IPv6 address that one customer usually has: the upper 64 bits.
@@ -24,15 +27,16 @@ const CUSTOMER_MASK: u128 = !(u64::MAX as u128);
 ///
 /// The problem that says why not.
 pub fn may_start(config: &Config, caller: &Caller) -> Result<Admission, Problem> {
-    if caller.is_foreign_page && !caller.cors.is_allowed() {
+    if !caller.is_known_host {
+        return Err(Problem::other_host());
+    }
+    if caller.is_other_page && !caller.cors.is_allowed() {
         return Err(Problem::cross_site());
     }
-    if !config.rate_limit {
-        return Ok(Admission::Free);
-    }
-    match caller.address {
-        Some(address) => Ok(Admission::Counted(address.rate_key())),
-        None => Err(Problem::unlimited()),
+    match (config.rate_limit, caller.address) {
+        (RateLimit::Off, _) => Ok(Admission::Free),
+        (RateLimit::On, Some(address)) => Ok(Admission::Counted(address.rate_key())),
+        (RateLimit::On, None) | (RateLimit::Broken, _) => Err(Problem::no_rate_limit()),
     }
 }
 
@@ -50,32 +54,41 @@ pub enum Admission {
 pub struct Caller {
     /// The connection's other end.
     pub address: Option<ClientAddress>,
+    /// The request's address has a host that the settings allow.
+    pub is_known_host: bool,
     /// A page asks, and it is not one of this edge's own.
-    pub is_foreign_page: bool,
+    pub is_other_page: bool,
     /// What the page may see of the answer.
     pub cors: Cors,
 }
 
 impl Caller {
-    /// Reads a request's headers through `header`; `own_origin` is that of the request's address.
-    pub fn of(config: &Config, own_origin: &str, header: &dyn Fn(&str) -> Option<String>) -> Self {
-        let origin = header("origin");
+    /// Reads a request's headers through `header`.
+    pub fn of(config: &Config, url: &Url, header: &dyn Fn(&str) -> Option<String>) -> Self {
+        let page_origin = header("origin");
+        let is_other_page = is_other_page(header("sec-fetch-site").as_deref(), page_origin.as_deref(), url.page_origin);
         Self {
             address: header("cf-connecting-ip").and_then(|text| ClientAddress::parse(&text)),
-            is_foreign_page: is_foreign_page(header("sec-fetch-site").as_deref(), origin.as_deref(), own_origin),
-            cors: Cors::of(config, origin),
+            // Against DNS rebinding: a stranger's name that points to this machine makes his page one of the edge's own.
+            is_known_host: config.hosts.as_ref().is_none_or(|hosts| hosts.iter().any(|host| host == url.host())),
+            is_other_page,
+            cors: Cors::of(config, page_origin),
         }
     }
 }
 
-/// What the browser says of the page (`Sec-Fetch-Site`; Fetch Metadata, section 2.3) counts first: behind a proxy that
-/// ends TLS an own page's `Origin` has another scheme than the request. Browsers that say nothing, and sibling
-/// subdomains, which are of the same site, are told by their `Origin`.
-fn is_foreign_page(fetch_site: Option<&str>, origin: Option<&str>, own_origin: &str) -> bool {
+/// What the browser says of the page (`Sec-Fetch-Site`; Fetch Metadata, section 2.3) counts first.
+///
+/// - `same-origin` is believed: behind a proxy that ends TLS an own page's `Origin` has another scheme than the request.
+/// - `cross-site` and `same-site` are other pages, whatever else they send: an `<img>` on a sibling subdomain, where
+///   somebody else's content may live, sends no `Origin`.
+/// - `none` (a typed address) and no header at all (older browsers, plain http, programs) leave the `Origin` to tell. An
+///   `<img>` sends none, so a browser without `Sec-Fetch-Site` (Safari before 16.4) can't be told from a program.
+fn is_other_page(fetch_site: Option<&str>, page_origin: Option<&str>, own: &str) -> bool {
     match fetch_site {
-        Some("cross-site") => true,
         Some("same-origin") => false,
-        _ => origin.is_some_and(|origin| origin != own_origin),
+        None | Some("none") => page_origin.is_some_and(|page_origin| page_origin != own),
+        Some(_) => true,
     }
 }
 
@@ -98,12 +111,6 @@ impl ClientAddress {
     }
 }
 
-impl std::fmt::Display for ClientAddress {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
 /// Cross-origin resource sharing (Fetch, section 3.3): an exact list, and none by default.
 #[derive(Debug)]
 pub struct Cors {
@@ -113,9 +120,9 @@ pub struct Cors {
 }
 
 impl Cors {
-    fn of(config: &Config, origin: Option<String>) -> Self {
-        let list = &config.allowed_origins;
-        Self { allowed: origin.filter(|origin| list.contains(origin)), varies: !list.is_empty() }
+    fn of(config: &Config, page_origin: Option<String>) -> Self {
+        let list = &config.page_origins;
+        Self { allowed: page_origin.filter(|page_origin| list.contains(page_origin)), varies: !list.is_empty() }
     }
 
     /// The request's `Origin` is on the list.
@@ -128,8 +135,10 @@ impl Cors {
         if self.varies {
             headers.append("vary", "Origin");
         }
-        if let Some(origin) = &self.allowed {
-            headers.append("access-control-allow-origin", origin);
+        if let Some(page_origin) = &self.allowed {
+            headers.append("access-control-allow-origin", page_origin);
+            // For pages that ask with credentials: the list is exact, and the edge reads no cookie.
+            headers.append("access-control-allow-credentials", "true");
             headers.append("access-control-expose-headers", CORS_RESPONSE_HEADERS);
         }
     }
@@ -157,18 +166,17 @@ mod tests {
     const OWN: &str = "https://edge.example";
 
     fn settings(extra: &[(&str, &str)]) -> Config {
-        let settings = [&[("ORIGINS", "a=https://a.example"), ("ALLOWED_ORIGINS", APP)], extra].concat();
-        config(&settings).expect("valid")
+        config(&[extra, &[("ALLOWED_ORIGINS", APP)]].concat())
     }
 
     fn caller(config: &Config, headers: &[(&str, &str)]) -> Caller {
-        Caller::of(config, OWN, &|name| {
+        Caller::of(config, &Url::of(OWN), &|name| {
             headers.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
         })
     }
 
     fn admission(config: &Config, headers: &[(&str, &str)]) -> Result<Admission, u16> {
-        may_start(config, &caller(config, headers)).map_err(|problem| problem.status)
+        may_start(config, &caller(config, headers)).map_err(|problem| problem.status())
     }
 
     fn key(address: &str) -> Result<Admission, u16> {
@@ -216,8 +224,13 @@ mod tests {
         for origin in ["https://evil.example", "null", "http://edge.example", "https://edge.example.evil.example"] {
             assert_eq!(admission(&config, &[("origin", origin)]), Err(403), "{origin}");
         }
-        let sibling = [("sec-fetch-site", "same-site"), ("origin", "https://blog.edge.example")];
-        assert_eq!(admission(&config, &sibling), Err(403));
+        let sibling = ("sec-fetch-site", "same-site");
+        assert_eq!(admission(&config, &[sibling, ("origin", "https://blog.edge.example")]), Err(403));
+        assert_eq!(admission(&config, &[sibling]), Err(403), "an <img> has no Origin");
+        assert_eq!(admission(&config, &[sibling, ("origin", APP)]), Ok(Admission::Free));
+        let typed = ("sec-fetch-site", "none");
+        assert_eq!(admission(&config, &[typed]), Ok(Admission::Free));
+        assert_eq!(admission(&config, &[typed, ("origin", "chrome-extension://abc")]), Err(403));
         assert_eq!(admission(&config, &[("origin", OWN)]), Ok(Admission::Free));
         assert_eq!(admission(&config, &[("origin", APP)]), Ok(Admission::Free));
         assert_eq!(admission(&config, &[]), Ok(Admission::Free));
@@ -225,11 +238,35 @@ mod tests {
         assert_eq!(admission(&config, &behind_a_proxy), Ok(Admission::Free));
     }
 
+    /// DNS rebinding: to the browser the page of evil.example:8787, whose name points to this machine, is the edge's own.
+    #[test]
+    fn a_start_at_another_host_than_the_settings_name_is_refused() {
+        let config = settings(&[("RATE_LIMIT", "off"), ("HOSTS", "localhost, [::1]")]);
+        let start = |url: &str| {
+            let url = Url::of(url);
+            let header = |name: &str| (name == "origin").then(|| url.page_origin.to_owned());
+            may_start(&config, &Caller::of(&config, &url, &header)).map_err(|problem| problem.status())
+        };
+        for url in ["http://localhost:8787/simple", "http://localhost/", "http://[::1]:8787/simple"] {
+            assert_eq!(start(url), Ok(Admission::Free), "{url}");
+        }
+        for url in ["http://evil.example:8787/simple", "http://localhost.evil.example/", "http://127.0.0.1/"] {
+            assert_eq!(start(url), Err(403), "{url}");
+        }
+    }
+
+    #[test]
+    fn where_the_limit_is_wrong_nothing_starts() {
+        let config = settings(&[("RATE_LIMIT", "no")]);
+        assert_eq!(admission(&config, &[("cf-connecting-ip", "192.0.2.7")]), Err(503));
+    }
+
     #[test]
     fn an_allowed_origin_sees_the_answer_and_its_headers() {
         let mut headers = HeaderList::default();
         caller(&settings(&[]), &[("origin", APP)]).cors.mark(&mut headers);
         assert_eq!(headers.get("access-control-allow-origin"), Some(APP));
+        assert_eq!(headers.get("access-control-allow-credentials"), Some("true"));
         assert_eq!(headers.get("vary"), Some("Origin"));
         assert!(headers.get("access-control-expose-headers").is_some());
     }
@@ -254,12 +291,15 @@ mod tests {
         let cors = caller(&settings(&[]), &[("origin", APP)]).cors;
         let headers = cors.options("GET, POST");
         assert_eq!(headers.get("access-control-allow-methods"), Some(CORS_METHODS));
-        assert_eq!(headers.get("access-control-allow-headers"), Some("content-type, idempotency-key, last-event-id"));
+        assert_eq!(headers.get("access-control-allow-headers"), Some(CORS_REQUEST_HEADERS));
     }
 
     #[test]
     fn the_period_is_that_of_the_deployment() {
         let deployment = include_str!("../wrangler.toml");
-        assert!(deployment.contains(&format!("period = {LIMIT_PERIOD_S}")));
+        let (_, limiter) = deployment.split_once("[[ratelimits]]\nname = \"START_LIMIT\"\n").expect("the binding");
+        let line =
+            limiter.lines().find_map(|line| line.strip_prefix("simple = { limit = 30, period = ")).expect("a limit");
+        assert_eq!(line, format!("{} }}", LIMIT_PERIOD.as_secs()));
     }
 }

@@ -1,9 +1,10 @@
 //! The request to an origin, and the header lists of both directions.
 
 use crate::config::{Config, Origin};
-use crate::policy::ClientAddress;
-use crate::route::{Cursor, IdempotencyKey, JSON, PromptName, StreamId, Variables};
-use serde::ser::{Serialize, Serializer};
+use crate::headers::HeaderList;
+use crate::route::Cursor;
+use headwater_protocol::header::JSON;
+use headwater_protocol::{IdempotencyKey, PromptName, StreamId, Variables};
 
 /// What is copied from a client's request. The rest of the request's headers is the edge's own.
 const REQUEST_HEADERS: &[&str] = &["accept", "traceparent"];
@@ -20,43 +21,6 @@ const RESPONSE_HEADERS: &[&str] = &[
     "x-accel-buffering",
 ];
 
-/// Headers on their way in or out; each name stands once.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct HeaderList(Vec<(&'static str, String)>);
-
-impl HeaderList {
-    /// Copies the named headers, and nothing else: the only way in which a header crosses the edge. A value that no
-    /// header can hold (RFC 9110, section 5.5, without the obsolete bytes) stays behind.
-    pub fn copy(names: &[&'static str], get: &dyn Fn(&str) -> Option<String>) -> Self {
-        let is_field_value =
-            |value: &String| value.bytes().all(|byte| byte.is_ascii_graphic() || matches!(byte, b' ' | b'\t'));
-        Self(names.iter().filter_map(|name| Some((*name, get(name).filter(is_field_value)?))).collect())
-    }
-
-    /// Adds a header, or a further element to one that is there (RFC 9110, section 5.3).
-    pub fn append(&mut self, name: &'static str, value: &str) {
-        match self.0.iter_mut().find(|(known, _)| *known == name) {
-            None => self.0.push((name, value.to_owned())),
-            Some((_, known)) => {
-                known.push_str(", ");
-                known.push_str(value);
-            }
-        }
-    }
-
-    /// The value of a header, by its lower-case name.
-    pub fn get(&self, name: &str) -> Option<&str> {
-        self.0.iter().find(|(known, _)| *known == name).map(|(_, value)| value.as_str())
-    }
-}
-
-/// One object, name to value: what a runtime takes for headers.
-impl Serialize for HeaderList {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(self.0.iter().map(|(name, value)| (name, value)))
-    }
-}
-
 /// A request that any origin can be asked.
 #[derive(Debug)]
 pub struct OriginRequest {
@@ -64,8 +28,8 @@ pub struct OriginRequest {
     pub method: &'static str,
     /// On an origin of this project.
     pub path: String,
-    /// All that are sent.
-    pub headers: HeaderList,
+    /// All but what an origin of this project gets.
+    headers: HeaderList,
     /// JSON.
     pub body: Option<String>,
 }
@@ -91,19 +55,28 @@ impl OriginRequest {
 
     /// The request that follows a stream.
     pub fn follow(headers: HeaderList, stream: &StreamId, cursor: Option<&Cursor>) -> Self {
-        let mut request = Self::new("GET", stream_path(stream), headers);
+        let mut request = Self::new("GET", stream.path(), headers);
         request.resume(cursor);
         request
     }
 
     /// The request that ends a stream.
     pub fn stop(headers: HeaderList, stream: &StreamId) -> Self {
-        Self::new("DELETE", stream_path(stream), headers)
+        Self::new("DELETE", stream.path(), headers)
     }
 
     /// The request that asks an origin how it is.
     pub fn health(headers: HeaderList) -> Self {
         Self::new("GET", "/healthz".to_owned(), headers)
+    }
+
+    /// All headers that `origin` gets: a foreign server does not get the secret, with which it could read and stop streams.
+    pub fn headers_for(&self, config: &Config, origin: &Origin) -> HeaderList {
+        let mut headers = self.headers.clone();
+        if let Some(secret) = config.secret.as_ref().filter(|_| origin.is_own()) {
+            headers.append("authorization", &secret.bearer());
+        }
+        headers
     }
 
     fn new(method: &'static str, path: String, headers: HeaderList) -> Self {
@@ -117,30 +90,18 @@ impl OriginRequest {
     }
 }
 
-fn stream_path(stream: &StreamId) -> String {
-    ["/streams/", stream.as_str()].concat()
-}
-
-/// The headers that every request to an origin has.
-pub fn request_headers(
-    config: &Config,
-    client: Option<ClientAddress>,
-    get: &dyn Fn(&str) -> Option<String>,
-) -> HeaderList {
+/// What every request to an origin has of the client's headers.
+pub fn request_headers(get: &dyn Fn(&str) -> Option<String>) -> HeaderList {
     let mut headers = HeaderList::copy(REQUEST_HEADERS, get);
-    headers.append("authorization", &config.secret.bearer());
     // A compressed stream arrives in clumps.
     headers.append("accept-encoding", "identity");
-    if let Some(client) = client {
-        headers.append("x-headwater-client", &client.to_string());
-    }
     headers
 }
 
 /// The headers of an answer that is passed on; `Server-Timing` says who gave it.
 pub fn response_headers(origin: &Origin, get: &dyn Fn(&str) -> Option<String>) -> HeaderList {
     let mut headers = HeaderList::copy(RESPONSE_HEADERS, get);
-    let origin = ["origin;desc=\"", &origin.name, "\""].concat();
+    let origin = ["origin;desc=\"", origin.name.as_str(), "\""].concat();
     headers.append("server-timing", &origin);
     headers
 }
@@ -148,12 +109,12 @@ pub fn response_headers(origin: &Origin, get: &dyn Fn(&str) -> Option<String>) -
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::tests::config;
+    use crate::config::tests::{SECRET, config};
     use crate::route::tests::{ID, call};
     use crate::route::{Call, Input};
 
     fn settings() -> Config {
-        config(&[("ORIGINS", "a=https://a.example, b=https://b.example")]).expect("valid")
+        config(&[("ORIGINS", "a=https://a.example, b=https://b.example, x=https://x.example/v1/chat")])
     }
 
     fn lookup<'a>(headers: &'a [(&str, &str)]) -> impl Fn(&str) -> Option<String> + 'a {
@@ -172,12 +133,14 @@ mod tests {
             ("host", "evil.example"),
             ("traceparent", "00-\u{e9}"),
         ]);
-        let headers = request_headers(&settings(), None, &sent);
+        let config = settings();
+        let request = OriginRequest::health(request_headers(&sent));
         let mut expected = HeaderList::default();
         expected.append("accept", "text/event-stream");
-        expected.append("authorization", "Bearer s3cret");
         expected.append("accept-encoding", "identity");
-        assert_eq!(headers, expected);
+        assert_eq!(request.headers_for(&config, &config.origins[2]), expected, "a foreign server");
+        expected.append("authorization", &["Bearer ", SECRET].concat());
+        assert_eq!(request.headers_for(&config, &config.origins[0]), expected);
     }
 
     #[test]

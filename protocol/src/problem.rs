@@ -174,9 +174,19 @@ impl Problem {
 
 /// Problems of the edge alone.
 impl Problem {
+    /// 400: the body took longer than a start's body may.
+    pub fn slow_body() -> Self {
+        Self::bad_request("the body was too slow; send it in one piece")
+    }
+
     /// 403: the page is of another site, and not on the list of allowed origins.
     pub fn cross_site() -> Self {
         Self::new(Kind::CrossSite, "this page may not start a stream here; the edge's ALLOWED_ORIGINS has to name it")
+    }
+
+    /// 403: the request's address has a host that the edge isn't set to answer to.
+    pub fn other_host() -> Self {
+        Self::new(Kind::CrossSite, "no stream starts at this host name; the edge's HOSTS has to name it")
     }
 
     /// 429: the caller has started as many streams as it may within `period`.
@@ -346,30 +356,43 @@ impl Problem {
 
     fn to_json(&self, instance: Option<&str>) -> String {
         let document = Document {
-            type_uri: ["/problems/", self.kind.name()].concat(),
+            type_uri: &["/problems/", self.kind.name()].concat(),
             title: self.kind.title(),
             status: instance.map(|_| self.status()),
             detail: &self.detail,
             instance,
             retryable: self.retryable(),
         };
-        // Strings, a number and a boolean: JSON can hold them.
-        serde_json::to_string(&document).unwrap_or_default()
+        document.to_json()
     }
 }
 
 /// A problem document's members (RFC 9457, section 3.1), and `retryable`, an extension (section 3.2).
-#[derive(Serialize)]
-struct Document<'a> {
+#[derive(Debug, Serialize)]
+pub struct Document<'a> {
+    /// `/problems/NAME`.
     #[serde(rename = "type")]
-    type_uri: String,
-    title: &'static str,
+    pub type_uri: &'a str,
+    /// The same for every problem of the type.
+    pub title: &'a str,
+    /// The HTTP status of an answer.
     #[serde(skip_serializing_if = "Option::is_none")]
-    status: Option<u16>,
-    detail: &'a str,
+    pub status: Option<u16>,
+    /// What to do.
+    pub detail: &'a str,
+    /// The path that was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
-    instance: Option<&'a str>,
-    retryable: bool,
+    pub instance: Option<&'a str>,
+    /// Whether the same request may succeed later.
+    pub retryable: bool,
+}
+
+impl Document<'_> {
+    /// One JSON object.
+    pub fn to_json(&self) -> String {
+        // Strings, a number and a boolean: JSON can hold them.
+        serde_json::to_string(self).unwrap_or_default()
+    }
 }
 
 #[cfg(test)]

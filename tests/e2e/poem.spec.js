@@ -203,7 +203,7 @@ test("the page is served with its security headers, and asks no other host", asy
   page.on("request", (request) => asked.push(new URL(request.url()).host));
   const response = await page.goto(path.edge.url);
   expect(response.headers()).toMatchObject({
-    "content-security-policy": "default-src 'self'",
+    "content-security-policy": "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'",
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
   });
