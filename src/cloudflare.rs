@@ -103,6 +103,9 @@ impl Exchange<'_> {
 
     async fn start(&self, start: Start) -> Result<Response, Problem> {
         let config = &self.edge.config;
+        if start.is_bare && self.is_http_10() {
+            return Err(Problem::bare_over_http_10());
+        }
         let plan = Plan::start(config, start.key.as_ref(), start.cursor.as_ref())?;
         let admission = if plan.may_begin() { policy::may_start(config, self.caller)? } else { Admission::Free };
         let variables = match start.input {
@@ -123,6 +126,14 @@ impl Exchange<'_> {
         let request =
             OriginRequest::start(self.headers(), &start.prompt, &variables, start.cursor.as_ref(), key.as_ref());
         self.forward(&plan, &request).await
+    }
+
+    /// The client speaks HTTP/1.0, where a body that was broken off looks whole. Production says so in `request.cf`; a
+    /// `workerd serve` of one's own, which answers in HTTP/1.0 too, doesn't.
+    fn is_http_10(&self) -> bool {
+        let cf = Reflect::get(self.request, &"cf".into()).unwrap_or_default();
+        let protocol = Reflect::get(&cf, &"httpProtocol".into()).ok().and_then(|text| text.as_string());
+        protocol.as_deref() == Some("HTTP/1.0")
     }
 
     async fn read_body(&self) -> Result<Vec<u8>, Problem> {
@@ -244,7 +255,7 @@ impl Exchange<'_> {
         let checks = failover::own_origins(config)
             .map(async |origin| (origin.name.as_str(), check_health(config, origin, &request).await));
         let report = Health::of(config, join_all(checks).await).report();
-        self.edge.looks.borrow_mut().keep(report.clone());
+        self.edge.looks.borrow_mut().keep(report.clone(), Date::now());
         report
     }
 }

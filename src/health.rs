@@ -8,7 +8,7 @@ use std::time::Duration;
 /// How long an origin may take to say how it is: whoever asks wants to know now.
 pub const DEADLINE: Duration = Duration::from_secs(2);
 
-/// How long a report is told again, counted from its question.
+/// How long a report is told again.
 const KEPT: Duration = Duration::from_secs(1);
 
 /// A question that has been open for longer has been left by who asked it. (It takes [`DEADLINE`] and a little.)
@@ -99,6 +99,7 @@ pub struct Looks {
     asked_ms: f64,
     is_open: bool,
     report: Option<Report>,
+    made_ms: f64,
 }
 
 /// What somebody who looks is to do.
@@ -115,11 +116,11 @@ pub enum Look {
 impl Looks {
     /// A look at `now_ms`, on a clock in milliseconds. A clock that was set back ends what was open or fresh.
     pub fn look(&mut self, now_ms: f64) -> Look {
-        let age = now_ms - self.asked_ms;
-        let within = |limit: Duration| (0.0..limit.as_secs_f64() * 1_000.0).contains(&age);
-        let is_open = self.is_open && within(LEFT_AFTER);
+        let is_within =
+            |limit: Duration, since_ms: f64| (0.0..limit.as_secs_f64() * 1_000.0).contains(&(now_ms - since_ms));
+        let is_open = self.is_open && is_within(LEFT_AFTER, self.asked_ms);
         match &self.report {
-            Some(report) if is_open || within(KEPT) => Look::Tell(report.clone()),
+            Some(report) if is_open || is_within(KEPT, self.made_ms) => Look::Tell(report.clone()),
             None if is_open => Look::Wait,
             _ => {
                 self.asked_ms = now_ms;
@@ -129,10 +130,11 @@ impl Looks {
         }
     }
 
-    /// Keeps what the origins said.
-    pub fn keep(&mut self, report: Report) {
+    /// Keeps what the origins said by `now_ms`.
+    pub fn keep(&mut self, report: Report, now_ms: f64) {
         self.is_open = false;
         self.report = Some(report);
+        self.made_ms = now_ms;
     }
 }
 
@@ -197,16 +199,16 @@ mod tests {
         let mut looks = Looks::default();
         assert_eq!(looks.look(10_000.0), Look::Ask);
         assert_eq!(looks.look(11_900.0), Look::Wait, "there is no report yet");
-        looks.keep(report("first"));
-        assert_eq!(looks.look(10_999.0), Look::Tell(report("first")));
-        assert_eq!(looks.look(12_000.0), Look::Ask);
-        assert_eq!(looks.look(12_000.0), Look::Tell(report("first")));
-        assert_eq!(looks.look(13_999.0), Look::Tell(report("first")));
-        looks.keep(report("second"));
-        assert_eq!(looks.look(12_500.0), Look::Tell(report("second")));
+        looks.keep(report("first"), 12_000.0);
+        assert_eq!(looks.look(12_999.0), Look::Tell(report("first")));
         assert_eq!(looks.look(13_000.0), Look::Ask);
-        // Who asked has left: nobody answers his question.
+        assert_eq!(looks.look(13_000.0), Look::Tell(report("first")));
+        assert_eq!(looks.look(14_999.0), Look::Tell(report("first")));
+        looks.keep(report("second"), 15_000.0);
+        assert_eq!(looks.look(15_500.0), Look::Tell(report("second")));
         assert_eq!(looks.look(16_000.0), Look::Ask);
+        // Who asked has left: nobody answers his question.
+        assert_eq!(looks.look(19_000.0), Look::Ask);
         assert_eq!(looks.look(9_000.0), Look::Ask, "the clock was set back");
     }
 }

@@ -125,6 +125,14 @@ impl Problem {
         Self::new(Kind::BadRequest, detail)
     }
 
+    /// 400: a bare stream tells a failure by breaking off its chunks, which HTTP/1.0 doesn't have.
+    pub fn bare_over_http_10() -> Self {
+        Self::bad_request(
+            "over HTTP/1.0 a bare stream that was cut looks whole; use HTTP/1.1 (nginx: proxy_http_version 1.1), or \
+             accept text/event-stream",
+        )
+    }
+
     /// 400: the cursor doesn't parse.
     pub fn malformed_cursor() -> Self {
         Self::new(Kind::BadCursor, "a cursor is a stream's id, or the id of one of its events; start anew without one")
@@ -238,14 +246,6 @@ impl Problem {
 
 /// Problems of the origin alone.
 impl Problem {
-    /// 400: a bare stream tells a failure by breaking off its chunks, which HTTP/1.0 doesn't have.
-    pub fn bare_over_http_10() -> Self {
-        Self::bad_request(
-            "over HTTP/1.0 a bare stream that was cut looks whole; use HTTP/1.1 (nginx: proxy_http_version 1.1), or \
-             accept text/event-stream",
-        )
-    }
-
     /// 400: the cursor is past the end of a stream that has ended.
     pub fn cursor_past_end() -> Self {
         Self::new(Kind::BadCursor, "the cursor is past the end of the stream; read it from its start")

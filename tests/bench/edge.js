@@ -7,7 +7,7 @@ import { readFileSync } from "node:fs";
 import http from "node:http";
 import { SECRET, sleep, spawnOrigin } from "../e2e/servers.js";
 import { open, posted, resume, script, simple, whole } from "../e2e/streams.js";
-import { spawnWorkerd } from "./workerd.js";
+import { spawnWorkerd } from "../e2e/workerd.js";
 
 const wanted = process.argv.slice(2);
 const benches = { "first-byte": firstByte, stop, cuts };
@@ -120,7 +120,7 @@ async function cuts() {
 async function withServers(options, bench) {
   const origin = await spawnOrigin(options);
   try {
-    const edge = await spawnWorkerd({ a: origin.url });
+    const edge = await spawnWorkerd({ origins: { a: origin.url } });
     try {
       await bench(origin, edge);
     } finally {

@@ -2,6 +2,7 @@
 
 import { test as base } from "@playwright/test";
 import { PROBE, fakeOrigin, freePort, spawnEdge, spawnOrigin, until } from "./servers.js";
+import { spawnWorkerd } from "./workerd.js";
 
 export { expect } from "@playwright/test";
 
@@ -9,16 +10,18 @@ export { expect } from "@playwright/test";
 export const ALLOWED = "https://app.example";
 
 /** A shared edge: it stays, while its origins come and go on ports that it knows. */
-const sharedEdge = (names, vars = {}) => [async ({}, use) => {
+const sharedEdge = (names, vars = {}) => [async ({ runtime }, use) => {
   const ports = {};
   for (const name of names) ports[name] = await freePort();
   const origins = Object.fromEntries(names.map((name) => [name, `http://127.0.0.1:${ports[name]}`]));
-  const edge = await spawnEdge({ origins, vars });
+  const edge = await { wrangler: spawnEdge, workerd: spawnWorkerd }[runtime]({ origins, vars });
   await use({ ...edge, ports });
   await edge.end();
 }, { scope: "worker", timeout: 240_000 }];
 
 export const test = base.extend({
+  /** What runs the edges: `wrangler`, with the page and the rate limit, or `workerd` alone, which is what production is like. */
+  runtime: ["wrangler", { option: true, scope: "worker" }],
   /** Flags of `origin`: `test.use({ flags: ["--linger", "500ms"] })`. */
   flags: [[], { option: true }],
   /** The usual edge, with one origin, `a`. */

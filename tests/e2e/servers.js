@@ -103,7 +103,7 @@ export async function spawnEdge({ origins, vars = {}, port, config = deployment(
   for (const [name, value] of Object.entries(all)) args.push("--var", `${name}:${value}`);
   const quiet = { CI: "true", WRANGLER_SEND_METRICS: "false", WRANGLER_HIDE_BANNER: "true", CLOUDFLARE_CF_FETCH_ENABLED: "false" };
   const group = spawnGroup("wrangler", args, quiet);
-  await ready(group, `${url}/icon.svg`, readyMs);
+  await ready(group, `${url}/icon.svg`, { ms: readyMs });
   return { ...group, url, port };
 }
 
@@ -215,9 +215,9 @@ export function spawnGroup(program, args, env) {
   };
 }
 
-/** @param {ReturnType<typeof spawnGroup>} group */
-export async function ready(group, url, ms = READY_MS) {
-  const answers = () => fetch(url, { signal: AbortSignal.timeout(5_000) }).then(({ ok }) => ok, () => false);
+/** @param {ReturnType<typeof spawnGroup>} group @param {{ method?: string, ms?: number }} [options] */
+export async function ready(group, url, { method = "GET", ms = READY_MS } = {}) {
+  const answers = () => fetch(url, { method, signal: AbortSignal.timeout(5_000) }).then(({ ok }) => ok, () => false);
   try {
     await until(async () => group.ended() || await answers(), `an answer of ${url}`, ms);
     if (group.ended()) throw new Error("it has ended");

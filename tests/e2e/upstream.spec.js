@@ -6,6 +6,8 @@ import { ALLOWED, expect, seen, test } from "./fixtures.js";
 import { ROOT, SECRET, fakeOrigin, spawnOrigin, until } from "./servers.js";
 import { ask, open, post, posted, problem, simple, whole } from "./streams.js";
 
+test.use({ runtime: "workerd" });
+
 const SECRETIVE = "<html>upstream connect error, secret 4711</html>";
 const STREAM = 'data: {"chunk":"fine"}\n\n';
 const KEY = "a-key-of-the-tests-1";
@@ -254,7 +256,6 @@ test("fault 26: an origin gets the edge's own headers and the client's listed on
       "accept-encoding": "gzip",
       "user-agent": "evil",
       referer: "https://evil.example/",
-      origin: "https://evil.example",
       "x-http-method-override": "DELETE",
       accept: "text/event-stream",
       traceparent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
@@ -267,13 +268,15 @@ test("fault 26: an origin gets the edge's own headers and the client's listed on
     accept: "text/event-stream",
     "accept-encoding": "identity",
     authorization: `Bearer ${SECRET}`,
+    // The runtime's, for `cache: "no-store"`.
+    "cache-control": "no-cache",
+    pragma: "no-cache",
     "content-type": "application/json",
     "idempotency-key": KEY,
     traceparent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
-    "x-headwater-client": "203.0.113.9",
   });
   expect(headers.host).toBe(`127.0.0.1:${edge.ports.a}`);
-  expect(JSON.stringify(rawHeaders)).not.toMatch(/evil|stolen|192\.0\.2/);
+  expect(JSON.stringify(rawHeaders)).not.toMatch(/evil|stolen|192\.0\.2|203\.0\.113/);
 });
 
 test("fault 26: following and stopping send no more than that either", async ({ edge, fake }) => {
@@ -356,7 +359,8 @@ test.describe("fault 27: pages of other sites", () => {
     expect(Object.fromEntries(allowed.headers)).toMatchObject({
       "access-control-allow-origin": ALLOWED,
       "access-control-allow-methods": expect.stringMatching(/GET.*POST/),
-      "access-control-allow-headers": "content-type, idempotency-key, last-event-id",
+      "access-control-allow-headers": "content-type, idempotency-key, last-event-id, traceparent",
+      "access-control-allow-credentials": "true",
     });
     const refused = await preflight(EVIL);
     expect(refused.status).toBe(204);
@@ -373,31 +377,6 @@ test.describe("fault 27: pages of other sites", () => {
     }
     expect(requests).toEqual([]);
   });
-});
-
-test("starts are counted by address, and over the limit they are a 429 with Retry-After", async ({ limited, fake }) => {
-  const { requests } = await fake(stream, { behind: limited });
-  const start = (address) => problem(simple(limited, "a"), { headers: { "cf-connecting-ip": address } });
-  let refused;
-  // 30 in 60 s; a period may end in between.
-  for (let n = 0; n <= 60 && !refused; n++) {
-    const answer = await start("192.0.2.7");
-    if (answer.status === 429) refused = answer;
-  }
-  expectProblem(refused, 429, "rate-limited");
-  expect(refused.headers.get("retry-after")).toBe("60");
-  const { length } = requests;
-  expect(length).toBeGreaterThanOrEqual(30);
-  expect((await start("192.0.2.8")).status, "another address").toBe(200);
-  expect((await fetch(`${limited.url}/streams/a-0123456789ABCDEFabcdef`, { headers: { "cf-connecting-ip": "192.0.2.7" } })).status, "not a start").toBe(200);
-  expect(requests).toHaveLength(length + 2);
-});
-
-test("with a limit but without an address nothing starts", async ({ limited, fake }) => {
-  const { requests } = await fake(stream, { behind: limited });
-  const { status, document } = await problem(simple(limited, "a"), { headers: { "cf-connecting-ip": "nonsense" } });
-  expect([status, document.status]).toEqual([503, 503]);
-  expect(requests).toEqual([]);
 });
 
 /** Without what HTTP itself needs, or the runtime adds. */
