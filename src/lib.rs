@@ -6,16 +6,16 @@
 //!
 //! # Layout
 //!
-//! In reading order; a module uses only those above it:
+//! A module uses only modules below it. A request meets `route`, `policy`, `failover` and `upstream`, in this order.
 //!
-//! * [`headers`]: header lists, and the one function that copies headers.
-//! * [`config`]: the settings, parsed once.
-//! * [`route`]: what is asked? A request's head becomes a [`route::Call`], or a problem.
-//! * [`policy`]: who may? Cross-origin rules, rate-limit keys, the one place that answers "may this caller start?".
-//! * [`upstream`]: the request to an origin, and the header lists of both directions.
-//! * [`failover`]: which origins are asked, in which order, and what their answers are worth.
-//! * [`health`]: how the edge and its origins are.
 //! * `cloudflare`: the Workers runtime (built for `wasm32-unknown-unknown` only).
+//! * [`health`]: how the edge and its origins are.
+//! * [`failover`]: which origins are asked, in which order, and what their answers are worth.
+//! * [`upstream`]: the request to an origin, and the header lists of both directions.
+//! * [`policy`]: who may? Cross-origin rules, rate-limit keys, the one place that answers "may this caller start?".
+//! * [`route`]: what is asked? A request's head becomes a [`route::Call`], or a problem.
+//! * [`config`]: the settings, parsed once.
+//! * [`headers`]: header lists, and the one function that copies headers.
 //!
 //! What the edge shares with the origin, ids, keys, variables and problems (RFC 9457), is in `headwater-protocol`.
 

@@ -291,6 +291,17 @@ test.describe("as the wire has it", () => {
   }
 });
 
+// Under `no-store` a browser would ask again, and that is another generation.
+test("a browser that goes back to a start's address shows what it has, and starts nothing", async ({ start, page }) => {
+  const origin = await start(spawnOrigin());
+  const edge = await start(spawnWorkerd({ origins: { a: origin.url } }));
+  await page.goto(simple(edge, script("fine")));
+  await page.goto("data:text/html,elsewhere");
+  await page.goBack();
+  expect(await page.textContent("body")).toContain("fine");
+  expect((await origin.streams()).started).toBe(1);
+});
+
 // Its body ends where the connection does: what was broken off looks whole.
 test("over HTTP/1.0, as production tells it, a bare start is a 400 and a framed one is answered", async ({ start }) => {
   const origin = await start(fakeOrigin(stream));
