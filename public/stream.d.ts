@@ -14,6 +14,9 @@ export interface Options {
   signal?: AbortSignal;
   /** `fetch` reads only as fast as you do, and notices dead connections. `eventsource` can't see whether a stream without ids was whole: unless its server ends it with `done`, it throws `truncated`. Default: `fetch`. */
   transport?: "fetch" | "eventsource";
+  /** What precedes `/streams/ID`: `"/ai"` for `/ai/streams/ID`. Default: what precedes `/simple` or `/prompts/NAME` in the
+   * address of the start, else the root of its host. */
+  base?: string;
   /** Called at each change of state, never before `openStream` has returned. What it throws is an unhandled rejection, and ends nothing. */
   onState?: (change: StateChange) => void;
 }

@@ -1,67 +1,60 @@
 // @ts-check
-// The client of a Headwater stream: starts it, delivers its text once and in order, mends it, stops it.
+// The client of a Headwater stream: starts it, delivers its text once and in order, resumes it, stops it.
 //
 //   const stream = openStream("/simple", { topic: "cat" });
 //   for await (const text of stream) output.append(text);
 //   const { finish } = await stream.result;
 //
-// Reading order: the two ways in; `follow`, one stream's life; its two transports; helpers. Types: stream.d.ts.
+// Reading order: the two ways in; `follow`, one stream's states; helpers. fetch.js and eventsource.js read one connection each,
+// error.js has what is thrown, stream.d.ts the types.
 
-import { createParser } from "./vendor/eventsource-parser/index.js";
+import { fault, malformed, StreamError } from "./error.js";
+import { ask, readByFetch } from "./fetch.js";
+
+export { StreamError };
 
 /** A stream's id and, after a dot, the number of the event that was read last. Events count from 0. May end an address. */
-const CURSOR = /(?<=^|\/)([a-z0-9]{1,16}-[0-9A-Za-z]{22})(?:\.(\d+))?$/;
+const CURSOR = /(?:^|\/)([a-z0-9]{1,16}-[0-9A-Za-z]{22})(?:\.(\d+))?$/;
+/** What follows the base in the address of a start. */
+const START_PATH = /\/(simple|prompts\/[^/]+)\/?$/;
+/** With the flag `u` only halves of a surrogate pair that stand alone. */
+const LONE_SURROGATES = /[\ud800-\udfff]/gu;
 
-/** `message` is the type of an event that names none; `stream` opens a connection, and tells the id. Not `error`: a browser's
- * EventSource uses that itself. */
-const EVENTS = ["stream", "message", "done", "failed"];
 /** Statuses after which a start may be sent again with its key. A resume starts nothing: any 5xx will do. */
 const REPEATABLE = [429, 502, 503, 504];
-/** Sendings of a start, or of a stop, until its error is shown: a person waits no longer than these few seconds. */
+/** How often a start or a stop is sent before its error is reported. */
 const ATTEMPTS = 4;
-/** A broken stream is mended for as long as a server keeps an answer, counted from its last event or heartbeat. */
+/** A server keeps an answer for this long: a broken stream is resumed until then, counted from its last event or heartbeat. */
 const MEND_FOR_MS = 600_000;
-/** Heartbeats come every 10 s: this long without a byte, and the connection is dead. */
-const WATCHDOG_MS = 30_000;
-/** Backoff before the server has said `retry`; what it says is kept between the floor and the ceiling. */
+/** Backoff before the server has said `retry`, whose value is kept between the floor and the ceiling. */
 const RETRY_MS = 1_000;
 const RETRY_FLOOR_MS = 100;
 const BACKOFF_CEILING_MS = 30_000;
 /** A longer `Retry-After` is an error to show, not a wait. */
 const LONGEST_WAIT_MS = 120_000;
-/** Why an EventSource is given up where fetch can learn more. */
-const ASK_BY_FETCH = {};
-/** Time for a body to end after its terminal event. */
+/** After this long in the background a connection isn't trusted: phones close it without an error. */
+const HIDDEN_MS = 3_000;
+/** A stop without an answer for this long may be waiting for one of the six connections of HTTP/1.1. */
+const STOP_PATIENCE_MS = 500;
+/** Time for a body to end after its terminal event, so that its connection can serve again. */
 const BODY_END_MS = 1_000;
-/** Characters of one event, so that no server fills the memory. */
-const EVENT_LIMIT = 4 << 20;
+
+
+/** After these a connection may be dead without an error, or the page is seen for the first time. */
+const PAGE_EVENTS = ["online", "pageshow", "visibilitychange", "resume", "prerenderingchange"];
+/** The types of events. `stream` opens a response, `message` is the type of an event that names none. Not `error`: a browser's
+ * EventSource uses that itself. */
+const EVENTS = ["stream", "message", "done", "failed"];
+const FINAL = /done|stopped|failed|left/;
+const STOPPED = { finish: "stopped" };
+/** The connection is given up for a new one, without a pause. */
+const REPLACED = fault("network", "Replaced");
 
 /** @typedef {import("./stream.d.ts").State} State */
-/** @typedef {{ url: string, variables?: any, key?: any, cursor?: any }} Start  With a cursor, it is started already. */
-/** @typedef {{ event?: string, id?: string, data: string }} ServerEvent  An absent or empty id is none. */
+/** @typedef {{ url: string, variables?: any, key?: any, cursor?: any }} Start  With a cursor, it has been started already. */
 
-/** A problem's members, each by an example of its type. @type {Record<string, unknown>} */
-const MEMBERS = { type: "", title: "", detail: "", status: 0, retryable: false, retryAfter: 0 };
-
-export class StreamError extends Error {
-  name = "StreamError";
-  type = "about:blank";
-  title = "Failed";
-  retryable = false;
-
-  /** @param {any} problem RFC 9457, or one of this client's own. Not every server means the same: what has another type is left out.
-   * @param {ErrorOptions} [options] */
-  constructor(problem, options) {
-    super("", options);
-    const own = /** @type {any} */ (this);
-    for (const member in MEMBERS) if (typeof problem[member] === typeof MEMBERS[member]) own[member] = problem[member];
-    this.message = own.detail ?? this.title;
-  }
-}
-
-// The key: 128 random bits. Not `randomUUID`, which pages on plain HTTP don't have.
 /** @type {typeof import("./stream.d.ts").openStream} */
-export function openStream(url, variables = {}, { key = crypto.getRandomValues(new Uint8Array(16)).join("-"), ...options } = {}) {
+export function openStream(url, variables = {}, { key = randomKey(), ...options } = {}) {
   const [path, query] = String(url).split("#")[0].split(/\?(.*)/s);
   // A POST's variables are in its body alone.
   return follow(options, { url: path, variables: { ...Object.fromEntries(new URLSearchParams(query)), ...variables }, key });
@@ -70,104 +63,194 @@ export function openStream(url, variables = {}, { key = crypto.getRandomValues(n
 /** @type {typeof import("./stream.d.ts").resumeStream} */
 export function resumeStream(url, { cursor = String(url), ...options } = {}) {
   if (!CURSOR.test(cursor)) throw new StreamError({ type: "not-found", title: "Not a stream" });
-  return follow(options, { url: String(url), cursor });
+  return follow(options, { url: String(url).replace(/\.\d+$/, ""), cursor });
 }
 
 /**
+ * One stream's states. Down: what happens; across: the state in which it happens. A dot: nothing changes.
+ *
+ *                      connecting        streaming                       reconnecting
+ *   answer             streaming         .                               streaming
+ *   text               .                 delivered                       .
+ *   `done`, `failed`   .                 done or stopped, failed         .
+ *   connection ends    reconnecting; failed where a repetition can't help or was tried often enough;
+ *                      done where a stream without ids has begun
+ *   pause ends         .                 .                               the next request is sent
+ *   page event         the connection is replaced: reconnecting, without a pause
+ *   stop()             sent when the id is known; without an id, stopped as soon as no id can come
+ *   leave              left              left                            left
+ *
+ * done, stopped, failed and left are final: nothing changes them.
+ *
  * @param {import("./stream.d.ts").Options} options
  * @param {Start} start
  * @returns {import("./stream.d.ts").Stream}
  */
-function follow({ signal, transport, onState }, start) {
-  // All that changes in a stream's life.
-  let { url } = start;
+function follow({ signal, transport, onState, base }, start) {
   let state = /** @type {State} */ ("connecting");
-  let settled = false;
-  // Known from the first answer on; without an id, nothing can be mended.
-  let [, id, last] = /** @type {string[]} */ (CURSOR.exec(start.cursor) ?? []);
+  let { url } = start; // the start's address; the stream's, once the id is known
+  let [, id, last] = /** @type {string[]} */ (CURSOR.exec(start.cursor) ?? []); // without an id nothing can be resumed
   let due = Number(last ?? -1) + 1; // number of the event to take next
-  let delivered = due; // the same, when the consumer got its last text
-  let began = false; // an event was delivered: without an id, to start again would double it
-  let retry = RETRY_MS;
+  let delivered = due; // `due` behind the last text that the consumer got
+  let began = false; // an event was delivered: without an id, another start would double it
+  let retry = RETRY_MS; // the server's `retry`
   let failures = 0; // since the last event or heartbeat
-  let brokenSince = 0;
-  let native = transport === "eventsource";
-  let paused = /** @type {any} */ (undefined); // between two connections: how the last one ended
-  let wire = new AbortController(); // ends the connection, or the pause
+  let brokenSince = 0; // when the first of them happened; 0: none
+  let native = transport === "eventsource"; // until EventSource can't tell what fetch can
+  let connection = new AbortController(); // of the connection or the pause; its reason is the error
+  let paused = /** @type {any} */ ({}); // between two connections, and before the first: how the last one ended
+  let hiddenAt = Date.now(); // the page was hidden last, if it was
+  let iterated = false; // somebody takes the texts
+  let reading = /** @type {Promise<void> | undefined} */ (undefined); // `result` was asked for before that
   let stopping = /** @type {Promise<void> | undefined} */ (undefined);
 
-  const life = new AbortController(); // ends with the stream; its signal takes the listeners along
-  const result = Promise.withResolvers();
-  result.promise.catch(() => {}); // nobody has to look
-  const known = Promise.withResolvers(); // when the id is known, or never will be
+  const life = new AbortController(); // ends with the stream; takes the listeners along
+  let resolve = /** @type {(value: any) => void} */ (() => {});
+  let reject = resolve;
+  const result = /** @type {Promise<any>} */ (new Promise((...both) => { [resolve, reject] = both; }));
+  result.catch(() => {}); // nobody has to look
+  let onIdKnown = () => {}; // or when it is known that none will come
   const texts = connections();
-  /** @type {Promise<IteratorResult<string, void>> | undefined} */
-  let first = texts.next(); // asks at once; what follows is read as the consumer reads
+  const ahead = [texts.next()]; // asked for, not yet taken. The first is asked for at once
 
-  return {
+  const stream = {
     get id() { return id; },
     get url() { return id && url; },
     get cursor() { return id && before(delivered); },
     get state() { return state; },
-    result: result.promise,
-    stop: () => stopping ??= stop(),
+    get result() {
+      reading ??= readAhead();
+      return result;
+    },
+    stop() {
+      stopping ??= stop();
+      stopping.catch(() => {}); // nobody has to look
+      return stopping;
+    },
     [Symbol.asyncIterator]: () => ({
+      /** @returns {Promise<IteratorResult<string, void>>} */
       async next() {
-        const next = first ?? texts.next();
-        first = undefined;
-        const step = await next;
-        if (step.done) await result.promise; // throws what ended it, however often it is asked
-        else delivered = due;
-        return step;
+        iterated = true;
+        const { value } = await (ahead.shift() ?? texts.next());
+        if (!value) {
+          await result; // throws what ended it, however often it is asked
+          return { done: true, value };
+        }
+        delivered = value.due;
+        return { value: value.text };
       },
-      return() {
+      /** @returns {Promise<IteratorResult<string, void>>} */
+      async return() {
         leave();
-        return texts.return();
+        return { done: true, value: undefined };
       },
     }),
   };
+  return stream;
 
-  /** Every connection of the stream, one after the other, as one sequence of texts. */
+  /** Reads for `result` until somebody iterates, who then gets what was read. */
+  async function readAhead() {
+    for (let step = ahead[0]; !iterated && step && !(await step).done;) ahead.push(step = texts.next());
+  }
+
+  /** Every connection of the stream, one after the other, as one sequence of texts.
+   * @returns {AsyncGenerator<{ text: string, due: number }, void>} */
   async function* connections() {
     await null; // `onState` isn't called before `openStream` has returned
-    signal?.addEventListener("abort", () => leave(signal.reason), life);
-    globalThis.addEventListener?.("online", reconnect, life);
+    const options = { signal: life.signal, capture: true }; // the document's events don't all bubble
+    for (const type of PAGE_EVENTS) globalThis.addEventListener?.(type, onPage, options);
+    signal?.addEventListener("abort", () => leave(signal.reason), options);
     if (signal?.aborted) leave(signal.reason);
+    // A prerendered page may never be seen, and servers refuse its start.
+    for (; !isOver() && page().prerendering; connection = new AbortController()) await aborted(connection);
 
-    over(); // stopped at once, it isn't even started
-    while (!settled) {
-      wire = new AbortController();
+    while (!isOver()) {
+      paused = undefined;
+      const mine = connection = new AbortController();
+      let broken;
       try {
-        for await (const event of (native && !stopping ? overEventSource : overFetch)(wire)) {
-          const text = take(event);
-          if (text !== undefined) yield text;
-          if (settled) break;
+        for await (const event of native ? overEventSource() : overFetch()) {
+          const text = onEvent(event);
+          if (text !== undefined) yield { text, due };
+          if (isOver()) break;
         }
-        if (over()) return;
-        if (id) throw fault(); // one of ours ends with a terminal event
-        if (began) settle("done", {}); // a stream without ids ends at its end
-        else settle("failed", fault("malformed", "Not an event stream")); // the start was answered, so it isn't repeated
+        onEnd();
       } catch (error) {
-        await mend(error);
+        broken = error;
       }
+      const closing = /** @type {any} */ (setTimeout(() => mine.abort(), isOver() ? BODY_END_MS : 0));
+      closing.unref?.(); // it doesn't keep Node running
+      if (broken) await onBroken(broken);
     }
   }
 
-  /** Delivers an event: gives its text, or ends the stream. Drops what was delivered before; a gap breaks the connection.
-   * @param {ServerEvent} event @returns {string | void} */
-  function take({ event, id: at, data }) {
-    const number = learn(at);
-    if (id && event === "stream") return; // it has no number of its own
+  function overFetch() {
+    const accept = "text/event-stream"; // or the server would send bare frames
+    const listener = { onAnswer, onNothing, onId, onRetry, onComment: onHeartbeat };
+    if (id) return readByFetch(url, { headers: { accept, "last-event-id": before(due) } }, connection, listener);
+    return readByFetch(start.url, {
+      method: "POST",
+      headers: { accept, "content-type": "application/json", "idempotency-key": start.key },
+      body: toJson(start.variables),
+    }, connection, listener);
+  }
+
+  async function* overEventSource() {
+    const mine = connection; // the module loads meanwhile
+    const { readByEventSource } = await import("./eventsource.js");
+    const query = id ? `last_event_id=${before(due)}` : new URLSearchParams({ ...start.variables, idempotency_key: start.key });
+    yield* readByEventSource(`${id ? url : start.url}?${query}`, EVENTS, mine, { onAnswer });
+  }
+
+  /** @param {string} at the address that answered; empty where a service worker or a test made the answer @param {string | null} [location] */
+  function onAnswer(at, location) {
+    if (!id && at) url = at.split("?")[0];
+    onId(location);
+    enter("streaming");
+  }
+
+  /** 204: the cursor is at the end already. */
+  function onNothing() {
+    if (id) settle("done", {});
+  }
+
+  /** Learns the stream's id from a cursor or an address; gives the event's number, else NaN. @param {any} from */
+  function onId(from) {
+    const [, of, number] = CURSOR.exec(from) ?? [];
+    if (of && !id) {
+      id = of;
+      url = `${baseOf(url, base)}/streams/${id}`;
+      onIdKnown();
+    }
+    if (of && id !== of) throw fault("gap", "An event is out of place");
+    return Number(number);
+  }
+
+  /** @param {number} ms */
+  function onRetry(ms) {
+    retry = Math.max(ms, RETRY_FLOOR_MS);
+  }
+
+  function onHeartbeat() {
+    if (id) failures = brokenSince = 0; // without an id nothing says that the generation lives
+  }
+
+  /** Gives an event's text, or ends the stream. Drops what was delivered before; a gap breaks the connection.
+   * @param {import("./fetch.js").ServerEvent} event @returns {string | void} */
+  function onEvent({ event, id: at, data }) {
+    if (isOver()) return;
+    const number = onId(at);
     if (id) {
+      if (event === "stream") return; // opens a response, and has no number of its own
       if (number < due) return;
-      if (number > due) throw native ? ASK_BY_FETCH : fault("gap", "An event is missing"); // it may be of a type that EventSource hides
+      if (number > due) throw fault("gap", "An event is out of place");
       if (number !== due++) throw malformed("An event has no number"); // so it might be an old one
     }
     began = true;
     failures = brokenSince = 0;
-    if (over()) return;
+    if (stopping && !id) return settle("stopped", STOPPED); // a stream without ids ends with its reader
 
-    if (event === "stream" || event && !EVENTS.includes(event)) return; // HTML §9.2.6: nobody listens to it
+    if (event && !EVENTS.includes(event) || event === "stream") return; // HTML §9.2.6: nobody listens to it
     const body = parse(data);
     if (event === "done") return settle(body.finish === "stopped" ? "stopped" : "done", body);
     if (event === "failed") return settle("failed", new StreamError(body));
@@ -175,223 +258,131 @@ function follow({ signal, transport, onState }, start) {
     return body.chunk;
   }
 
-  /** Learns the stream's id from a cursor or an address; gives the event's number, else NaN. @param {any} from */
-  function learn(from) {
-    const [, of, number] = CURSOR.exec(from) ?? [];
-    if (of && !id) {
-      id = of;
-      url = new URL(`/streams/${id}`, url).href;
-      known.resolve(id);
-    }
-    if (of && id !== of) throw fault("gap", "An event is another stream's");
-    return Number(number);
+  /** A body ended, perhaps by a proxy that ends a broken one cleanly. */
+  function onEnd() {
+    if (isOver()) return;
+    if (id) throw fault(); // one of ours ends with a terminal event
+    if (stopping) settle("stopped", STOPPED);
+    else if (began) settle("done", {}); // a stream without ids ends at its end
+    else settle("failed", fault("malformed", "Not an event stream")); // the start was answered, so it isn't repeated
   }
 
-  /** The cursor to event `n` and those behind it. @param {number} n */
-  function before(n) {
-    return n ? `${id}.${n - 1}` : id;
-  }
-
-  /** After a connection broke: waits until the next one is due, or gives up. @param {any} error */
-  async function mend(error) {
-    if (error === ASK_BY_FETCH && (id || !began)) {
-      native = false;
+  /** A connection broke, or was refused: waits until the next one is due, or gives up. @param {any} error */
+  async function onBroken(error) {
+    if (isOver()) return;
+    if (stopping && !id) return settle("stopped", STOPPED); // the start came to nothing
+    if (native && !/network|truncated|malformed/.test(error.type) && (id || !began)) {
+      native = false; // refused, a gap, or no EventSource here: fetch learns the reason, or the events that EventSource hides
       return;
     }
-    if (over()) return;
     failures++;
     brokenSince ||= Date.now();
     const spent = id ? Date.now() - brokenSince > MEND_FOR_MS : began || failures >= ATTEMPTS;
-    if (spent || !mendable(error, id)) return settle("failed", error);
-
-    const delay = error === NETWORK_CHANGED ? 0 : backoff(error, failures, retry);
-    wire = new AbortController();
-    paused = error;
-    const pause = sleep(delay, wire); // before `onState`, which may end it
-    move("reconnecting", { delay, error });
-    await pause;
-    paused = undefined;
-    if (!native) over(); // EventSource may have hidden the id of what it started: first fetch learns it
-  }
-
-  /** The network is back: a connection from before may hang unnoticed, so begin a new one at once, unless asked to wait.
-   * Not where a start would double what was read, or what is being stopped. */
-  function reconnect() {
-    if (paused?.retryAfter || (!id && (began || stopping))) return;
-    if (id) failures = 0;
-    wire.abort(NETWORK_CHANGED);
-  }
-
-  /** Stop asks the server to end the generation; its `done` then ends the stream. */
-  async function stop() {
-    if (!id) {
-      if (native || began || paused) wire.abort(ASK_BY_FETCH); // or, where no id will come, it is over
-      await known.promise;
+    if (spent || !isMendable(error, id)) {
+      settle("failed", error);
+      if (error.type === "unsupported" && id) stream.stop(); // nobody can read it
+      return;
     }
-    for (let failures = 1; id && state !== "done" && state !== "stopped"; failures++) {
+    const delay = error === REPLACED ? 0 : backoff(error, failures, retry);
+    connection = new AbortController();
+    paused = error;
+    const pause = sleep(delay, connection); // before `onState`, which may end it
+    enter("reconnecting", { delay, error });
+    await pause;
+  }
+
+  /** The network is back, or the page: out of the back-forward cache, shown for the first time, or seen again after a while. A
+   * connection from before may hang unnoticed, so a new one begins at once, unless the server asked to wait. Not where a start
+   * would double what was read, or what is being stopped. @param {any} event */
+  function onPage({ type, persisted }) {
+    const { hidden } = page();
+    const isBack = type === "visibilitychange" ? !hidden && Date.now() - hiddenAt > HIDDEN_MS : type !== "pageshow" || persisted;
+    if (hidden) hiddenAt = Date.now();
+    if (!isBack || paused?.retryAfter || (!id && (began || stopping))) return;
+    if (id) failures = 0;
+    connection.abort(REPLACED);
+  }
+
+  /** Asks the server to end the generation; its `done` then ends the stream. */
+  async function stop() {
+    if (!id && !isOver()) {
+      if (began || paused) { // a stream without ids ends with its reader; a start that isn't under way is not sent
+        settle("stopped", STOPPED);
+        connection.abort();
+      }
+      if (!isOver()) await new Promise((resolve) => { onIdKnown = /** @type {() => void} */ (resolve); });
+    }
+    for (let attempt = 1; id && !/done|stopped/.test(state); attempt++) {
+      const makeRoom = setTimeout(() => { if (!paused) connection.abort(REPLACED); }, STOP_PATIENCE_MS);
       const answer = await ask(url, { method: "DELETE", keepalive: true }, new AbortController()).catch((error) => error);
+      clearTimeout(makeRoom);
       if (answer.ok || answer.status === 404) break; // 404: it is gone already
-      if (failures === ATTEMPTS || !mendable(answer, true)) {
+      if (attempt === ATTEMPTS || !isMendable(answer, true)) {
         stopping = undefined; // may be tried again
         throw answer;
       }
-      await sleep(backoff(answer, failures, retry));
+      await sleep(backoff(answer, attempt, retry));
     }
-    if (paused) wire.abort(); // its end can be read at once
-  }
-
-  /** Stopped without an id, it is over by leaving: the request came to nothing, or its stream has no ids and ends with its reader. */
-  function over() {
-    if (stopping && !id) settle("stopped", { finish: "stopped" });
-    return settled;
+    if (paused) connection.abort(); // its end can be read at once
   }
 
   /** Leaving ends the connection, not the generation: another reader may follow it. @param {unknown} [reason] */
   function leave(reason) {
-    first = undefined; // nothing is delivered any more
-    wire.abort(reason);
+    ahead.length = 0; // nothing is delivered any more
+    connection.abort(reason);
     life.abort(reason);
     settle("left", life.signal.reason);
   }
 
   /** The only end, whatever its kind. @param {State} end @param {any} outcome the result; for `failed` and `left`, the error */
   function settle(end, outcome) {
-    if (settled) return;
-    settled = true;
+    if (isOver()) return;
+    const failed = /failed|left/.test(end);
+    (failed ? reject : resolve)(outcome);
+    enter(end, failed ? { error: outcome } : {});
     life.abort();
-    known.resolve(id);
-    if (end === "failed" || end === "left") {
-      result.reject(outcome);
-      move(end, { error: outcome });
-    } else {
-      result.resolve(outcome);
-      move(end);
-    }
+    onIdKnown();
+  }
+
+  function isOver() {
+    return FINAL.test(state);
   }
 
   /** Async, so that what `onState` throws is reported as unhandled, and disturbs nothing here.
-   * @param {State} now @param {{ delay?: number, error?: unknown }} [detail] */
-  async function move(now, detail) {
-    state = now;
+   * @param {State} next @param {{ delay?: number, error?: unknown }} [detail] */
+  async function enter(next, detail) {
+    if (isOver()) return;
+    state = next;
     onState?.({ state, ...detail });
   }
 
-  /** Backpressure comes by itself: nothing is read from the network until the consumer has taken what was read before.
-   * @param {AbortController} connection @returns {AsyncGenerator<ServerEvent, void>} */
-  async function* overFetch(connection) {
-    const accept = "text/event-stream"; // or the server would send bare frames
-    const response = id
-      ? await ask(url, { headers: { accept, "last-event-id": before(due) } }, connection)
-      : await ask(start.url, {
-        method: "POST",
-        headers: { accept, "content-type": "application/json", "idempotency-key": start.key },
-        body: JSON.stringify(start.variables),
-      }, connection);
-    try {
-      if (id && response.status === 204) return settle("done", {}); // the cursor is at the end already
-      // HTML §9.2.3: anything else is no stream, as if it ended here. It comes from something in between, and may go away.
-      if (!response.headers.get("content-type")?.match(/^text\/event-stream/i)) return;
-      opened(response.url, response.headers.get("content-location"));
-
-      /** @type {ServerEvent[]} */
-      const events = [];
-      const parser = createParser({
-        maxBufferSize: EVENT_LIMIT,
-        onId: learn, // before the first text; a server may tell it without data
-        onEvent: (/** @type {ServerEvent} */ event) => events.push(event),
-        onComment() { if (id) failures = brokenSince = 0; }, // a heartbeat: the generation lives
-        onRetry: (/** @type {number} */ ms) => { retry = Math.max(ms, RETRY_FLOOR_MS); },
-        onError(/** @type {any} */ error) {
-          if (error.type === "max-buffer-size-exceeded") throw malformed("An event is too long");
-        },
-      });
-      const decoder = new TextDecoder();
-      for (const reader = /** @type {ReadableStream} */ (response.body).getReader(); ;) {
-        const { done, value } = await watched(reader.read(), connection);
-        if (done) return;
-        parser.feed(decoder.decode(value, { stream: true }));
-        yield* events.splice(0);
-      }
-    } finally {
-      // Behind a terminal event the body's end is on its way: let it come, and the connection can serve again.
-      setTimeout(() => connection.abort(), settled ? BODY_END_MS : 0);
-    }
-  }
-
-  /** The browser's own EventSource: it can't be slowed down, hides heartbeats, and doesn't say why it was refused.
-   * So it makes single connections, mended like those of fetch, and where it can't tell, fetch asks in its place.
-   * @param {AbortController} connection @returns {AsyncGenerator<ServerEvent, void>} */
-  async function* overEventSource(connection) {
-    const source = new EventSource(id
-      ? `${url}?last_event_id=${before(due)}`
-      : `${start.url}?${new URLSearchParams({ ...start.variables, idempotency_key: start.key })}`);
-    /** @type {ServerEvent[]} */
-    const events = [];
-    let woken = /** @type {PromiseWithResolvers<void>} */ (Promise.withResolvers());
-    for (const type of EVENTS) {
-      source.addEventListener(type, ({ lastEventId, data }) => {
-        events.push({ event: type, id: lastEventId, data });
-        woken.resolve();
-      });
-    }
-    source.onopen = () => opened(source.url);
-    source.onerror = () => {
-      connection.abort(source.readyState === source.CLOSED ? ASK_BY_FETCH : fault());
-    };
-    connection.signal.onabort = () => {
-      source.close();
-      woken.resolve();
-    };
-    try {
-      while (events.length || !connection.signal.aborted) {
-        await woken.promise;
-        woken = Promise.withResolvers();
-        yield* events.splice(0);
-      }
-    } finally {
-      source.close();
-    }
-    throw connection.signal.reason;
-  }
-
-  /** @param {string} at the address that answered @param {string | null} [location] of the stream, as far as it says */
-  function opened(at, location) {
-    if (!id) url = at;
-    learn(location);
-    move("streaming");
+  /** The cursor to event `n` and those behind it. @param {number} n */
+  function before(n) {
+    return n ? `${id}.${n - 1}` : id;
   }
 }
 
-/** One request; any answer but a 2xx is thrown. @param {string} url @param {RequestInit} init @param {AbortController} wire */
-async function ask(url, init, wire) {
-  const request = fetch(url, { cache: "no-store", ...init, signal: wire.signal });
-  const response = await watched(request, wire, "network", "No connection");
-  if (response.ok) return response;
-  const { status, headers } = response;
-  throw new StreamError({
-    title: `HTTP ${status}`,
-    retryable: status === 429 || status >= 500,
-    ...await watched(response.json(), wire).catch(() => {}), // not every proxy speaks problem+json
-    status,
-    retryAfter: retryAfter(headers.get("retry-after")),
-  });
+/** 128 bits. Not `randomUUID`, which pages on plain HTTP don't have. */
+function randomKey() {
+  return crypto.getRandomValues(new Uint8Array(16)).join("-");
 }
 
-/** Waits for bytes, but not for ever. Runs only while somebody waits: a consumer that doesn't read is no fault.
- * @template T @param {Promise<T>} bytes @param {AbortController} wire @param {string} [type] @param {string} [title] */
-async function watched(bytes, wire, type, title) {
-  const watchdog = setTimeout(() => wire.abort(fault("network", "The server is silent")), WATCHDOG_MS);
-  try {
-    return await bytes;
-  } catch (cause) {
-    throw wire.signal.aborted ? wire.signal.reason : fault(type, title, cause);
-  } finally {
-    clearTimeout(watchdog);
-  }
+/** Where a proxy serves the edge under a prefix, `/streams/ID` has that prefix too. @param {string} url of a start @param {string} [base] */
+function baseOf(url, base) {
+  const known = base ?? url.replace(START_PATH, "");
+  return known === url ? /^(\w+:\/\/[^/]+)?/.exec(url)?.[0] : known.replace(/\/$/, "");
 }
+
+/** Half of a surrogate pair becomes U+FFFD, as in a query: no server reads it as JSON. @param {unknown} variables */
+function toJson(variables) {
+  return JSON.stringify(variables, (_, value) => typeof value === "string" ? value.replace(LONE_SURROGATES, "\ufffd") : value);
+}
+
+/** Node and workers have no document. @returns {any} */
+const page = () => globalThis.document ?? {};
 
 /** @param {any} error @param {unknown} resuming */
-function mendable({ retryable, status, retryAfter }, resuming) {
+function isMendable({ retryable, status, retryAfter }, resuming) {
   return retryable && !(retryAfter > LONGEST_WAIT_MS) && (!status || resuming || REPEATABLE.includes(status));
 }
 
@@ -401,17 +392,15 @@ function backoff({ retryAfter = 0 }, failures, retry) {
   return retryAfter + Math.random() * Math.min(retry * 2 ** (failures - 1), BACKOFF_CEILING_MS);
 }
 
-/** Seconds or a date (RFC 9110 §10.2.3), in ms from now. @param {any} value none, or nonsense: no wait */
-function retryAfter(value) {
-  return Math.max(/^\d+$/.test(value) ? value * 1000 : Date.parse(value) - Date.now(), 0) || undefined;
-}
-
-/** Until then, or until it is aborted. @param {number} ms @param {AbortController} [wire] */
-async function sleep(ms, wire = new AbortController()) {
-  const timer = setTimeout(() => wire.abort(), ms);
-  await new Promise((resolve) => { wire.signal.onabort = resolve; });
+/** Until then, or until it is aborted. @param {number} ms @param {AbortController} [pause] */
+async function sleep(ms, pause = new AbortController()) {
+  const timer = setTimeout(() => pause.abort(), ms);
+  await aborted(pause);
   clearTimeout(timer);
 }
+
+/** @param {AbortController} pause */
+const aborted = ({ signal }) => new Promise((resolve) => { signal.onabort = resolve; });
 
 /** @param {string} data @returns {any} */
 function parse(data) {
@@ -421,12 +410,3 @@ function parse(data) {
     throw malformed("An event is not JSON", cause);
   }
 }
-
-/** What asking again may mend; if nothing is said, a truncated stream. @param {string} [type] @param {string} [title] @param {unknown} [cause] */
-const fault = (type = "truncated", title = "The answer broke off", cause) => new StreamError({ type, title, retryable: true }, { cause });
-
-/** @param {string} title @param {unknown} [cause] */
-const malformed = (title, cause) => new StreamError({ type: "malformed", title }, { cause });
-
-/** Mended at once. */
-const NETWORK_CHANGED = fault("network", "The network changed");

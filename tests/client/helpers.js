@@ -126,3 +126,23 @@ export async function until(condition, what = condition.toString()) {
 export async function calm() {
   for (const start = now(); now() - start < 50;) await new Promise((resolve) => { setImmediate(resolve); });
 }
+
+/** Opens a stream whose delays are noted down, and skipped when `skip` is called. */
+export function observe(t, open) {
+  const delays = [];
+  const stream = open({ onState: ({ state, delay }) => { if (state === "reconnecting") delays.push(delay); } });
+  const outcome = read(stream);
+  const skip = async (count) => {
+    await until(() => delays.length === count, `${count} pauses, not ${delays.length}`);
+    t.mock.timers.tick(delays[count - 1]);
+  };
+  return { stream, outcome, delays, skip };
+}
+
+/** Node has no window and no document: the browser's events, for one test. */
+export function browser(t, document = { hidden: false, prerendering: false }) {
+  const window = new EventTarget();
+  Object.assign(globalThis, { addEventListener: window.addEventListener.bind(window), document });
+  t.after(() => { for (const name of ["addEventListener", "document"]) Reflect.deleteProperty(globalThis, name); });
+  return window;
+}

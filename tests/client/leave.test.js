@@ -240,17 +240,20 @@ test("stopped in `onState`, it doesn't wait for the pause's end", async (t) => {
 });
 
 test("who leaves in a pause leaves no timer behind", async (t) => {
+  const started = t.mock.method(globalThis, "setTimeout").mock;
+  const ended = t.mock.method(globalThis, "clearTimeout").mock;
   const { base } = await serve(t, refuse(503, { retryable: true }, { "retry-after": "60" }));
   const leaving = new AbortController();
-  const timers = () => process.getActiveResourcesInfo().filter((resource) => resource === "Timeout").length;
-  const pausing = Promise.withResolvers();
-  const onState = ({ state }) => { if (state === "reconnecting") pausing.resolve(); };
-  const outcome = read(openStream(`${base}/simple`, {}, { signal: leaving.signal, onState }));
-  await pausing.promise;
-  const before = timers();
+  const stream = openStream(`${base}/simple`, {}, { signal: leaving.signal });
+  const outcome = read(stream);
+  await until(() => stream.state === "reconnecting");
+  const [pause, ...more] = started.calls.filter(({ arguments: [, ms] }) => ms >= 60_000).map(({ result }) => result);
+  assert.ok(pause && !more.length);
+  const isCleared = () => ended.calls.some(({ arguments: [timer] }) => timer === pause);
+  assert.ok(!isCleared());
   leaving.abort();
   await outcome;
-  assert.ok(timers() < before);
+  assert.ok(isCleared());
 });
 
 test("with a signal that is aborted already, nothing is asked", async (t) => {
@@ -289,6 +292,60 @@ test("what `onState` throws is reported, and neither fails a stream nor keeps a 
   for await (const _ of openStream(`${base}/simple`, {}, { onState })) break;
   await until(() => requests[1].gone && reported.length === 4);
   assert.deepEqual(reported.map(({ message }) => message), ["streaming", "done", "streaming", "left"]);
+});
+
+test("a stop that fails and that nobody awaits is no unhandled rejection, while one that is awaited rejects", async (t) => {
+  impatient(t);
+  const reported = unhandled(t);
+  const { base, requests } = await serve(t, opening(PREAMBLE), refuse(403), refuse(403));
+  const stream = openStream(`${base}/simple`);
+  await until(() => stream.id);
+  void stream.stop();
+  await until(() => requests.length === 2);
+  await calm();
+  await assert.rejects(stream.stop(), { status: 403 });
+  await calm();
+  assert.deepEqual(reported, []);
+  stream[Symbol.asyncIterator]().return();
+});
+
+test("fault 36: a stop that gets no answer may want a connection: the stream's own is given up for it", async (t) => {
+  mockTime(t);
+  let stopRequest;
+  const { base, requests } = await serve(t,
+    opening(PREAMBLE, chunks(["a"])),
+    (res) => { stopRequest = res; },
+    whole(PREAMBLE, done(1, STOPPED)));
+  const stream = openStream(`${base}/simple`);
+  const outcome = read(stream);
+  await until(() => stream.cursor === `${ID}.0`);
+  const stopped = stream.stop();
+  await until(() => stopRequest);
+  await calm();
+  assert.equal(requests[0].gone, false);
+  t.mock.timers.tick(500);
+  await until(() => requests[0].gone);
+  noContent(stopRequest);
+  await stopped;
+  t.mock.timers.tick(0);
+  assert.deepEqual(await outcome, { texts: ["a"], result: STOPPED });
+});
+
+test("a final state is final: left between the answer and its headers, it doesn't stream again", async (t) => {
+  const leaving = new AbortController();
+  const { fetch } = globalThis;
+  t.mock.method(globalThis, "fetch", async (...request) => {
+    const response = await fetch(...request);
+    queueMicrotask(() => leaving.abort());
+    return response;
+  });
+  const { base } = await serve(t, opening(PREAMBLE, chunks(["a"])));
+  const states = [];
+  const stream = openStream(`${base}/simple`, {}, { signal: leaving.signal, onState: ({ state }) => states.push(state) });
+  assert.equal((await read(stream)).error.name, "AbortError");
+  await calm();
+  assert.deepEqual(states, ["left"]);
+  assert.equal(stream.state, "left");
 });
 
 /** Promises that nobody caught, which else would fail the test. */

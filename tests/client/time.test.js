@@ -2,19 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { openStream, resumeStream } from "../../public/stream.js";
-import { broken, calm, chunks, done, hangUp, HEARTBEAT, ID, impatient, mockTime, opening, PREAMBLE, read, refuse, serve, until, whole } from "./helpers.js";
-
-/** Opens a stream whose delays are noted down, and skipped when `skip` is called. */
-function observe(t, open) {
-  const delays = [];
-  const stream = open({ onState: ({ state, delay }) => { if (state === "reconnecting") delays.push(delay); } });
-  const outcome = read(stream);
-  const skip = async (count) => {
-    await until(() => delays.length === count, `${count} pauses, not ${delays.length}`);
-    t.mock.timers.tick(delays[count - 1]);
-  };
-  return { stream, outcome, delays, skip };
-}
+import { broken, browser, calm, chunks, done, hangUp, HEARTBEAT, ID, impatient, mockTime, observe, opening, PREAMBLE, read, refuse, serve, until, whole } from "./helpers.js";
 
 test("backoff doubles with each failure, up to 30 s, and begins anew after progress", async (t) => {
   mockTime(t);
@@ -209,14 +197,6 @@ test("the watchdog rests while the consumer doesn't read", async (t) => {
   assert.equal(requests.length, 1);
   await texts.return?.();
 });
-
-/** Node has no window: the browser's events, for one test. */
-function browser(t) {
-  const window = new EventTarget();
-  Object.assign(globalThis, { addEventListener: window.addEventListener.bind(window) });
-  t.after(() => { Reflect.deleteProperty(globalThis, "addEventListener"); });
-  return window;
-}
 
 test("when the network is back, a pause ends at once", async (t) => {
   mockTime(t);
