@@ -1,3 +1,5 @@
+// Chrome and Edge 98, Firefox 97, Safari 15.4, or younger: `AbortSignal.reason` is the youngest feature that is needed.
+
 /** Where a stream is. The last four are final: `stopped` after `stop()`, `left` after its signal or a `break`. */
 export type State = "connecting" | "streaming" | "reconnecting" | "done" | "stopped" | "failed" | "left";
 
@@ -39,7 +41,8 @@ export interface Result {
   timing?: { first_token_ms?: number; total_ms?: number };
 }
 
-/** The text of one answer, each piece once and in order. Can be iterated once; iterated again, it only ends as it did. */
+/** The text of one answer, each piece once and in order. Iterate once: a second iteration gives nothing, and ends with the same
+ * result or error. */
 export interface Stream extends AsyncIterable<string> {
   /** Known from the first answer on. A stream without ids, of another server, can't be resumed. */
   readonly id: string | undefined;
@@ -48,17 +51,18 @@ export interface Stream extends AsyncIterable<string> {
   /** Of the last text delivered: what `resumeStream` takes. */
   readonly cursor: string | undefined;
   readonly state: State;
-  /** Settles when the iteration has come to the end; rejects with what the iteration throws. */
+  /** The end of the answer; rejects with what the iteration throws. Asked for while nobody iterates, it reads on by itself, and
+   * keeps what it read for a later iteration. */
   readonly result: Promise<Result>;
-  /** Ends the generation, for all its readers. Before the id is known: as soon as it is; over `eventsource`, the start is
-   * sent once more, by fetch and with its key, to learn it. Rejects if the server can't be told. */
+  /** Ends the generation, for all its readers. Before the id is known: as soon as it is. Rejects if the server can't be reached
+   * or refuses; nobody has to await it. */
   stop(): Promise<void>;
 }
 
 /**
  * An RFC 9457 problem of the server, from an answer or a `failed` event, or the client's own, `type` then being
  * `network` (not reached, or silent), `truncated` (broke off), `gap` (an event is missing), `malformed` (not understood),
- * or `not-found` (no stream's address).
+ * `unsupported` (this fetch gives no body to read), `refused` (by EventSource), or `not-found` (no stream's address).
  */
 export class StreamError extends Error {
   constructor(problem: Partial<Pick<StreamError, "type" | "title" | "detail" | "status" | "retryable" | "retryAfter">>, options?: ErrorOptions);

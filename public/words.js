@@ -8,6 +8,7 @@ const PROBLEMS = {
   network: ["The server can’t be reached.", "Look at your connection, then try again."],
   truncated: ["The answer broke off, and the rest can’t be fetched.", "Ask again for a new one."],
   malformed: ["The server sent something this page doesn’t understand.", "Reload the page to get its newest version."],
+  unsupported: ["This browser can’t read an answer as it arrives.", "Try another one."],
   expired: ["This answer is no longer kept.", "Finished answers are kept for a few minutes. Ask again for a new one."],
   "not-found": ["This answer can’t be found.", "It may be no longer kept, or the server was restarted. Ask again for a new one."],
   "bad-request": ["The server doesn’t accept this topic.", "Try a shorter or a simpler one."],

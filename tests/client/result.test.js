@@ -55,6 +55,7 @@ test("once somebody iterates, `result` reads nothing ahead: backpressure holds",
     more();
   });
   const stream = openStream(`${base}/simple`);
+  stream.result.catch(() => {});
   const texts = stream[Symbol.asyncIterator]();
   await texts.next();
   stream.result.catch(() => {});
