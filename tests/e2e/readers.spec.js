@@ -31,10 +31,7 @@ test.use({ flags: ["--log-variables"] });
 test("foreign clients read a silent and hostile answer as it is, once each", async ({ edge, origin, page }) => {
   test.setTimeout(4 * SILENCE_MS);
   const answer = script(SILENCE_MS, "one, ", HOSTILE, SILENCE_MS, "two, ", LONG, "three");
-  const readers = PROGRAMS.flatMap((file) => [
-    start(file, `${edge.url}/simple`, `${file} through the edge ${answer}`),
-    start(file, `${origin.url}/prompts/simple`, `${file} at the origin ${answer}`, `Bearer ${SECRET}`),
-  ]);
+  const readers = PROGRAMS.flatMap((file) => both(file, edge.url, origin.url, answer));
   await page.goto(edge.url);
   const topic = `Chromium ${answer}`;
   readers.push({ name: "Chromium", topic, ended: native(page, `/simple?${new URLSearchParams({ topic })}`) });
@@ -51,7 +48,7 @@ test("foreign clients that connect again go on behind what they have read, in th
   const [near, far] = [await cuttable(edge.port), await cuttable(origin.port)];
   try {
     const answer = script("one, ", HOSTILE, 4_000, "two, ", LONG, "three");
-    const readers = RECONNECTING.map((file) => start(file, `${far.url}/prompts/simple`, `${file} ${answer}`, `Bearer ${SECRET}`));
+    const readers = RECONNECTING.flatMap((file) => both(file, near.url, far.url, answer));
     await page.goto(near.url);
     const topic = `Chromium ${answer}`;
     const ended = native(page, `/simple?${new URLSearchParams({ topic })}`);
@@ -68,12 +65,18 @@ test("foreign clients that connect again go on behind what they have read, in th
       expect(await generations(origin, topic), name).toHaveLength(1);
     }
     // The one that sends its cursor in the query, and in no header.
-    expect(far.sent()).toMatch(/GET \S+&lastEventId=a-[0-9A-Za-z]{22}\.1 HTTP/);
+    for (const wire of [near, far]) expect(wire.sent()).toMatch(/GET \S+&lastEventId=a-[0-9A-Za-z]{22}\.1 HTTP/);
   } finally {
     near.end();
     far.end();
   }
 });
+
+/** Starts a program through the edge, and once more at the origin. */
+const both = (file, edge, origin, answer) => [
+  start(file, `${edge}/simple`, `${file} through the edge ${answer}`),
+  start(file, `${origin}/prompts/simple`, `${file} at the origin ${answer}`, `Bearer ${SECRET}`),
+];
 
 /** Starts a program. @param {string} file @param {string} url @param {string} topic @param {string} [authorization] */
 function start(file, url, topic, authorization) {
