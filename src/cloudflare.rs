@@ -1,4 +1,4 @@
-//! The Workers runtime: this file and [`runtime`] alone know it.
+//! The Workers runtime: this file and its folder alone know it.
 //!
 //! An answer's body never crosses into wasm: a response gets the very stream that the origin's answer has, and the
 //! runtime pumps it natively.

@@ -1,8 +1,9 @@
 // The life of a stream through the edge: cut, resumed, shared, repeated, left, stopped, and its origin's end.
 
 import { expect, test } from "./fixtures.js";
-import { ROOT, spawnOrigin, until } from "./servers.js";
+import { spawnOrigin, until } from "./servers.js";
 import { chunksOf, open, post, posted, problem, resume, script, simple, whole } from "./streams.js";
+import { withFiles } from "./workerd.js";
 
 test.use({ runtime: "workerd" });
 
@@ -278,11 +279,7 @@ test.describe("left", () => {
 
 test("fault 11: 40 s of silence, before the first token and between tokens, break nothing", async ({ edge, origin, page }) => {
   const topics = [script(SILENCE_MS, "late"), script("soon, ", SILENCE_MS, "late")];
-  // The page's files come from the folder: workerd alone serves no page.
-  await page.route(({ pathname }) => !/^\/(simple$|streams\/)/.test(pathname), (route) => {
-    const { pathname } = new URL(route.request().url());
-    return route.fulfill({ path: `${ROOT}public${pathname === "/" ? "/index.html" : pathname}` });
-  });
+  await withFiles(page);
   await page.goto(edge.url);
   const inPage = page.evaluate((topics) => import("/stream.js").then(({ openStream }) => Promise.all(
     topics.flatMap((topic) => ["fetch", "eventsource"].map(async (transport) => {

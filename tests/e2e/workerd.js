@@ -39,3 +39,9 @@ const edge :Workerd.Worker = (
   await ready(group, `${url}/healthz`, { method: "OPTIONS" });
   return { ...group, url, port };
 }
+
+/** Gives a page its files from the folder: workerd alone serves none. @param {import("@playwright/test").Page} page */
+export const withFiles = (page) => page.route(({ pathname }) => !/^\/(simple$|prompts\/|streams\/|healthz$)/.test(pathname), (route) => {
+  const { pathname } = new URL(route.request().url());
+  return route.fulfill({ path: `${ROOT}public${pathname === "/" ? "/index.html" : pathname}` });
+});
