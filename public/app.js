@@ -8,6 +8,8 @@ import { conclude, describe, duration, explain } from "./words.js";
 
 /** The readings change this often, in ms: often enough to look alive, seldom enough to be read. */
 const READINGS_MS = 250;
+/** A block of text ends at a line end behind so many characters: what a token changes is laid out with its block alone. */
+const BLOCK_CHARS = 400;
 /** Room below the last line, in px. */
 const FOOT_PX = 64;
 
@@ -97,7 +99,7 @@ async function show(origin, open) {
   output.setAttribute("aria-busy", "true");
   stopButton.disabled = false;
   if (document.activeElement === againButton || document.activeElement === replayButton) stopButton.focus(); // they go
-  element("problem").hidden = replayButton.hidden = true;
+  element("problem").hidden = replayButton.hidden = element("toAnswer").hidden = true;
   following = true;
   timeline.start();
   move({ state: "connecting" });
@@ -118,7 +120,7 @@ async function show(origin, open) {
 
 /** @param {string} text */
 function arrive(text) {
-  output.append(text); // a text node: nothing that a model says is markup
+  write(text);
   answer.lastAt = performance.now();
   answer.count++;
   timeline.token();
@@ -127,6 +129,20 @@ function arrive(text) {
   remember(); // EventSource knows the id no sooner
   say("streaming");
   readings();
+}
+
+/** Text nodes: nothing that a model says is markup. @param {string} text */
+function write(text) {
+  for (const line of text.match(/[^\n]*\n|[^\n]+/g) ?? []) {
+    let block = output.lastChild?.lastChild;
+    if (!(block instanceof Text) || block.length > BLOCK_CHARS && block.data.endsWith("\n")) {
+      block = new Text();
+      const div = document.createElement("div");
+      div.append(block);
+      output.append(div);
+    }
+    /** @type {Text} */ (block).appendData(line);
+  }
 }
 
 /** @param {StateChange} change */
@@ -174,7 +190,8 @@ function rest() {
   element("countdown").textContent = "";
   history.replaceState(null, "");
   output.setAttribute("aria-busy", "false");
-  if (document.activeElement === stopButton) topic.focus();
+  if (document.activeElement === stopButton) element("btnSubmit").focus(); // in the field it would open a phone's keyboard
+  element("toAnswer").hidden = !answer.count;
   stopButton.disabled = true;
 }
 

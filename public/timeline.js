@@ -17,6 +17,11 @@ const MEANDER = { depth: 7, length: 300 };
 const FULL_RATE = 60;
 /** Below this distance, in px, single tokens can't be told apart. */
 const TOKEN_PX = 3;
+/** Without a token the picture moves on this often, in ms. */
+const IDLE_MS = 100;
+/** Arrivals are counted in so many buckets of time at most, so that a picture costs the same after any number of tokens. */
+const BUCKETS = 4096;
+const BUCKET_MS = 0.1;
 /** Frames/s for eyes that don't want motion. */
 const CALM_FPS = 2;
 /** Distances of the time marks to choose from, in s. */
@@ -26,28 +31,48 @@ const MARK_PX = 90;
 /** @param {HTMLCanvasElement} canvas */
 export function createTimeline(canvas) {
   const calm = matchMedia("(prefers-reduced-motion: reduce)");
-  const dark = matchMedia("(prefers-color-scheme: dark)");
+  const schemes = ["(prefers-color-scheme: dark)", "(forced-colors: active)"].map((query) => matchMedia(query));
+  let width = 0, height = 0; // of the canvas, in px
+  const style = getComputedStyle(canvas);
 
   const t = {
     start: 0,
     end: /** @type {number | undefined} */ (0), // absent while it runs
     arrivals: /** @type {number[]} */ ([]), // ms since the start
+    buckets: /** @type {number[]} */ ([]), // how many of them in each `bucketMs`
+    bucketMs: BUCKET_MS,
+    fresh: false, // a token is not drawn yet
     cuts: /** @type {[number, number | undefined][]} */ ([]), // from, to
     drawn: 0,
     loop: 0, // the next frame
   };
 
-  new ResizeObserver(draw).observe(canvas);
-  dark.addEventListener("change", draw);
+  new ResizeObserver(() => {
+    ({ clientWidth: width, clientHeight: height } = canvas);
+    canvas.width = Math.round(width * devicePixelRatio);
+    canvas.height = Math.round(height * devicePixelRatio);
+    draw();
+  }).observe(canvas);
+  for (const scheme of schemes) scheme.addEventListener("change", draw);
 
   return {
     /** Begins a new picture. */
     start() {
-      Object.assign(t, { start: performance.now(), end: undefined, arrivals: [], cuts: [] });
+      Object.assign(t, { start: performance.now(), end: undefined, arrivals: [], buckets: [], bucketMs: BUCKET_MS, cuts: [] });
       cancelAnimationFrame(t.loop); // of the picture before, if that still runs
       t.loop = requestAnimationFrame(frame);
     },
-    token() { t.arrivals.push(since()); },
+    token() {
+      const at = since();
+      t.arrivals.push(at);
+      t.fresh = true;
+      while (at >= BUCKETS * t.bucketMs) {
+        t.buckets = Array.from({ length: Math.ceil(t.buckets.length / 2) }, (_, i) => (t.buckets[2 * i] ?? 0) + (t.buckets[2 * i + 1] ?? 0));
+        t.bucketMs *= 2;
+      }
+      const bucket = Math.floor(at / t.bucketMs);
+      t.buckets[bucket] = (t.buckets[bucket] ?? 0) + 1;
+    },
     /** The connection is lost. */
     cut() { if (!open()) t.cuts.push([since(), undefined]); },
     /** It is there again. */
@@ -86,20 +111,17 @@ export function createTimeline(canvas) {
   function frame(now) {
     if (t.end !== undefined) return;
     t.loop = requestAnimationFrame(frame);
-    if (calm.matches && now - t.drawn < 1000 / CALM_FPS) return;
+    if (now - t.drawn < (calm.matches ? 1000 / CALM_FPS : t.fresh ? 0 : IDLE_MS)) return;
     t.drawn = now;
+    t.fresh = false;
     draw();
   }
 
   function draw() {
-    const { clientWidth: width, clientHeight: height } = canvas;
     const context = canvas.getContext("2d");
     if (!context || !width) return;
-    const ratio = devicePixelRatio;
-    canvas.width = Math.round(width * ratio);
-    canvas.height = Math.round(height * ratio);
-    context.scale(ratio, ratio);
-    const style = getComputedStyle(canvas);
+    context.setTransform(canvas.width / width, 0, 0, canvas.height / height, 0, 0);
+    context.clearRect(0, 0, width, height);
     const colour = (/** @type {string} */ role) => style.getPropertyValue(`--${role}`);
     const now = t.end ?? since();
     const burst = t.end !== undefined && t.arrivals.length && now < BURST_MS;
@@ -130,7 +152,7 @@ export function createTimeline(canvas) {
       if (!context || !t.arrivals.length) return;
       const first = x(t.arrivals[0]), last = x(now);
       const [least, most] = SMOOTH_PARTS.map((part) => width * part);
-      const rates = density(t.arrivals, x, width, Math.min(Math.max(x(SMOOTH_MS) - x(0), least), most));
+      const rates = density(t.buckets, t.bucketMs, x, width, Math.min(Math.max(x(SMOOTH_MS) - x(0), least), most));
       const perPixel = span / (width - 2 * inset) / 1000; // s
       const full = Math.max(FULL_RATE * perPixel, ...rates);
       const room = height / 2 - 24;
@@ -194,10 +216,10 @@ export function createTimeline(canvas) {
 }
 
 /** Tokens for each pixel, smoothed: three box blurs are as good as a bell curve.
- * @param {number[]} arrivals @param {(ms: number) => number} x @param {number} width @param {number} radius */
-function density(arrivals, x, width, radius) {
+ * @param {number[]} buckets @param {number} bucketMs @param {(ms: number) => number} x @param {number} width @param {number} radius */
+function density(buckets, bucketMs, x, width, radius) {
   let counts = new Array(Math.ceil(width) + 1).fill(0);
-  for (const arrival of arrivals) counts[Math.round(x(arrival))]++;
+  buckets.forEach((count, i) => { counts[Math.round(x(i * bucketMs))] += count; });
   const reach = Math.max(1, Math.round(radius));
   for (let pass = 0; pass < 3; pass++) {
     let sum = 0;

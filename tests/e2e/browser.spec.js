@@ -24,6 +24,7 @@ function start(page, topic, { name, transport = name }) {
     window.runs ??= {};
     const run = runs[name] = { texts: [], states: [], over: false };
     const stream = openStream("/simple", { topic }, { transport, onState: ({ state }) => run.states.push(state) });
+    run.stream = stream;
     (async () => {
       for await (const text of stream) run.texts.push(text);
       run.result = await stream.result;
@@ -47,7 +48,7 @@ async function nativeEnds(page) {
   return page.evaluate(() => ({ text: native.chunks.join(""), finishes: native.finishes }));
 }
 
-const runs = (page) => page.evaluate(() => window.runs);
+const runs = (page) => page.evaluate(() => Object.fromEntries(Object.entries(window.runs).map(([name, { stream, ...run }]) => [name, run])));
 const all = async (page, holds, what) => {
   await until(async () => Object.values(await runs(page)).every(holds), what, MENDED.timeout);
   return runs(page);
@@ -192,6 +193,40 @@ test("when the network is gone and comes back, the text is whole", async ({ edge
     await context.setOffline(false);
     wire.end();
   }
+});
+
+test("fault 37: a page that was frozen while its connection died goes on", async ({ edge, origin, page, context }) => {
+  const wire = await cuttable(edge.port);
+  try {
+    const topic = tokens(60, 50);
+    await page.goto(wire.url);
+    for (const name of TRANSPORTS) await start(page, topic, { name });
+    await all(page, ({ texts }) => texts.length > 9, "each has begun");
+    const cdp = await context.newCDPSession(page);
+    await cdp.send("Page.setWebLifecycleState", { state: "frozen" });
+    wire.cut();
+    await cdp.send("Page.setWebLifecycleState", { state: "active" });
+    for (const { texts } of Object.values(await all(page, ({ over }) => over, "each is whole"))) expect(texts.join("")).toBe(numbers(60));
+    expect((await origin.streams()).started).toBe(2);
+  } finally {
+    wire.end();
+  }
+});
+
+test("fault 36: six streams over HTTP/1.1, then Stop of the first: it is stopped at once", async ({ edge, origin, page }) => {
+  await page.goto(edge.url);
+  for (let n = 0; n < 6; n++) await start(page, tokens(10_000, 50), { name: `${n}`, transport: "fetch" });
+  await all(page, ({ texts }) => texts.length > 3, "each has begun");
+  const ms = await page.evaluate(async () => {
+    const from = performance.now();
+    await runs[0].stream.stop();
+    return performance.now() - from;
+  });
+  expect(ms).toBeLessThan(5_000); // it would never be, as long as the six run
+  await until(async () => (await runs(page))["0"].over, "its end is read");
+  expect((await origin.streams()).running).toBe(5);
+  await page.evaluate(() => { for (const { stream } of Object.values(runs)) void stream.stop(); });
+  await origin.idle();
 });
 
 test("a reload in mid-answer goes on with the same answer", async ({ edge, origin, page }) => {
