@@ -213,6 +213,29 @@ test("fault 37: a page that was frozen while its connection died goes on", async
   }
 });
 
+test("fault 37: a page that comes out of the back-forward cache goes on", async ({ edge, origin, playwright, launchOptions }) => {
+  const browser = await playwright.chromium.launch({ ...launchOptions, ignoreDefaultArgs: ["--disable-back-forward-cache"] });
+  try {
+    const page = await browser.newPage();
+    await page.goto(edge.url);
+    await start(page, tokens(60, 50), { name: "fetch" });
+    await all(page, ({ texts }) => texts.length > 9, "it has begun");
+    await page.evaluate(() => addEventListener("pageshow", ({ persisted }) => { window.persisted = persisted; }));
+    // Playwright waits for ever for a page that was kept: its protocol is spoken by hand.
+    const cdp = await page.context().newCDPSession(page);
+    const look = async (expression) => (await cdp.send("Runtime.evaluate", { expression, returnByValue: true })).result.value;
+    await cdp.send("Page.navigate", { url: `${edge.url}/icon.svg` });
+    await until(async () => await look("location.pathname") === "/icon.svg", "another page is there");
+    await cdp.send("Runtime.evaluate", { expression: "history.back()" }).catch(() => {});
+    await until(async () => await look("window.persisted").catch(() => {}), "Chromium kept the page");
+    await until(() => look("runs.fetch.over"), "it is whole");
+    expect(await look("runs.fetch.texts.join('')")).toBe(numbers(60));
+    expect((await origin.streams()).started).toBe(1);
+  } finally {
+    await browser.close();
+  }
+});
+
 test("fault 36: six streams over HTTP/1.1, then Stop of the first: it is stopped at once", async ({ edge, origin, page }) => {
   await page.goto(edge.url);
   for (let n = 0; n < 6; n++) await start(page, tokens(10_000, 50), { name: `${n}`, transport: "fetch" });
