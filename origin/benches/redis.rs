@@ -10,7 +10,7 @@ use std::{
 };
 
 use futures::future::try_join_all;
-use headwater_origin::program;
+use headwater_origin::app;
 use headwater_origin_testing::{Process, RedisServer, SECRET, Scripted, free_address};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -26,7 +26,7 @@ type Failure = Box<dyn std::error::Error>;
 
 fn main() -> ExitCode {
     if std::env::args().any(|arg| arg == "--listen") {
-        return program::main(|_| Ok(vec![Arc::new(Scripted)]));
+        return app::main(|_| Ok(vec![Arc::new(Scripted)]));
     }
     if let Err(error) = measure() {
         eprintln!("{error}");

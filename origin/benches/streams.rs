@@ -10,7 +10,7 @@ use std::{
 };
 
 use futures::{StreamExt, future::join_all, stream};
-use headwater_origin::program;
+use headwater_origin::app;
 use headwater_origin_testing::{Process, SECRET, Scripted, free_address};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
@@ -24,7 +24,7 @@ const AT_ONCE: usize = 100;
 
 fn main() -> ExitCode {
     if std::env::args().any(|arg| arg == "--listen") {
-        return program::main(|_| Ok(vec![Arc::new(Scripted)]));
+        return app::main(|_| Ok(vec![Arc::new(Scripted)]));
     }
     if let Err(error) = measure() {
         eprintln!("{error}");

@@ -2,9 +2,9 @@
 
 use std::{process::ExitCode, sync::Arc};
 
-use headwater_origin::program;
+use headwater_origin::app;
 use headwater_origin_testing::Scripted;
 
 fn main() -> ExitCode {
-    program::main(|_| Ok(vec![Arc::new(Scripted)]))
+    app::main(|_| Ok(vec![Arc::new(Scripted)]))
 }

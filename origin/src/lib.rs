@@ -1,28 +1,34 @@
 //! Headwater's origin: turns a prompt into a model's answer and streams it as Server-Sent Events.
 //!
 //! # Layout
-//! In the order of a request's way:
-//! - [`program`]: from the command line to a running server.
-//! - [`server`]: sockets: deadlines, the connection cap, graceful drain.
-//! - [`routes`]: HTTP to calls on the hub, and back.
+//! ```text
+//!              app          builds everything below, waits for signals
+//!               |
+//!              http         sockets, routes, problems as answers
+//!               |
+//!           generation      a stream's life: start, attach, stop, drain
+//!            /      \
+//!       journal    model    where events are kept; what turns a prompt into tokens
+//!            \      /
+//!             stream        one stream in this process: events, frames, readers
+//! ```
+//! A module uses only modules below it:
+//! - [`app`]: from the command line to a running server.
+//! - [`http`]: the only folder that knows HTTP.
+//! - [`generation`]: hub, admission, the task that fills a stream, its readers.
+//! - [`journal`]: where streams are kept: in memory, or in Redis for several origins.
+//! - [`model`]: the embedded model, providers, and their order of preference.
+//! - [`config`]: settings from flags, the environment or a file.
 //! - [`prompt`]: named templates.
-//! - [`stream`]: a stream's life: ids, journal, generation, readers.
-//! - [`model`]: what turns a prompt into tokens.
-//! - [`wire`]: events as bytes.
-//! - [`problem`]: what the reader is told when something goes wrong.
-//! - [`record`]: one record per stream, for the log.
-//! - [`metrics`]: the figures.
-//! - [`config`]: settings, from flags, the environment or a file; [`secrets`]: those from the environment alone.
+//! - [`stream`]: data only, no tasks, no I/O.
+//! - [`telemetry`]: log, record, metrics.
 
+pub mod app;
 pub mod config;
-pub mod metrics;
+pub mod generation;
+pub mod http;
+pub mod journal;
 pub mod model;
-pub mod problem;
-pub mod program;
 pub mod prompt;
-pub mod record;
-pub mod routes;
-pub mod secrets;
-pub mod server;
 pub mod stream;
-pub mod wire;
+pub mod telemetry;

@@ -3,13 +3,13 @@
 use std::{error::Error, process::ExitCode, sync::Arc};
 
 use headwater_origin::{
-    config::Config,
-    model::{Model, name::Name, remote},
-    program::{self, Models},
+    app::{self, Models},
+    config::{Config, model::Name},
+    model::{Model, remote},
 };
 
 fn main() -> ExitCode {
-    program::main(models)
+    app::main(models)
 }
 
 /// The models that the settings name.

@@ -2,28 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use headwater_protocol::{CURSOR_PARAMETERS, KEY_PARAMETER};
+use headwater_protocol::{CURSOR_PARAMETERS, KEY_PARAMETER, Problem, PromptName, Variables};
 use leon::Template;
 use serde::Deserialize;
 
-use crate::problem::Problem;
-
 /// The longest value of a variable, bytes.
 const VALUE_BYTES: usize = 2_000;
-/// The longest name of a prompt, characters.
-const NAME_CHARS: usize = 64;
-
-/// The variables of a request, by name.
-pub type Variables = BTreeMap<String, String>;
 
 /// The prompts that this origin answers, by name.
 #[derive(Clone, Debug)]
 pub struct Prompts(BTreeMap<String, Prompt>);
-
-/// A prompt's name, `[A-Za-z0-9_-]{1,64}`: what can stand in a path as it is.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
-#[serde(try_from = "String")]
-pub struct PromptName(String);
 
 /// A prompt template.
 ///
@@ -55,9 +43,6 @@ pub enum PromptError {
         /// What the parser says.
         reason: String,
     },
-    /// A name that no path of the edge has.
-    #[error("a prompt's name is 1 to {NAME_CHARS} characters of A-Z, a-z, 0-9, _ and -, not {0:?}")]
-    Name(String),
     /// A variable has a name that means something else in a query.
     #[error("a template's variable can't be named {0:?}")]
     Reserved(&'static str),
@@ -74,7 +59,7 @@ impl Prompts {
             defaults: BTreeMap::from([("topic".into(), "squirrel".into())]),
         };
         let mut prompts = BTreeMap::from([("simple".to_owned(), simple)]);
-        prompts.extend(own.into_iter().map(|(PromptName(name), prompt)| (name, prompt)));
+        prompts.extend(own.into_iter().map(|(name, prompt)| (name.as_str().to_owned(), prompt)));
         Self(prompts)
     }
 
@@ -91,30 +76,21 @@ impl Prompt {
     fn render(&self, variables: &Variables) -> Result<String, Problem> {
         // It parsed when the configuration was read.
         let template = Template::parse(&self.template).map_err(|_| Problem::internal())?;
-        if variables.keys().any(|name| !template.has_key(name)) {
+        if variables.0.keys().any(|name| !template.has_key(name)) {
             let known = template.keys().copied().collect::<Vec<_>>().join(", ");
             return Err(Problem::bad_request(format!("unknown variable; the prompt's variables are: {known}")));
         }
-        if let Some(name) = variables.iter().find_map(|(name, value)| (value.len() > VALUE_BYTES).then_some(name)) {
+        if let Some(name) = variables.0.iter().find_map(|(name, value)| (value.len() > VALUE_BYTES).then_some(name)) {
             return Err(Problem::bad_request(format!("the variable {name} is over {VALUE_BYTES} bytes")));
         }
         // An empty value counts as none.
-        let given = variables.iter().filter(|(_, value)| !value.trim().is_empty());
+        let given = variables.0.iter().filter(|(_, value)| !value.trim().is_empty());
         let values: BTreeMap<&str, &str> =
             self.defaults.iter().chain(given).map(|(name, value)| (name.as_str(), value.as_str())).collect();
         match template.keys().find(|key| !values.contains_key(**key)) {
             Some(missing) => Err(Problem::bad_request(format!("the variable {missing} is missing"))),
             None => template.render(&values).map_err(|_| Problem::internal()),
         }
-    }
-}
-
-impl TryFrom<String> for PromptName {
-    type Error = PromptError;
-
-    fn try_from(name: String) -> Result<Self, PromptError> {
-        let known = name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'));
-        if known && (1..=NAME_CHARS).contains(&name.len()) { Ok(Self(name)) } else { Err(PromptError::Name(name)) }
     }
 }
 
@@ -139,7 +115,7 @@ mod tests {
     use super::*;
 
     fn simple(variables: &[(&str, &str)]) -> Result<String, Problem> {
-        let variables = variables.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+        let variables = Variables(variables.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect());
         Prompts::new(BTreeMap::new()).render("simple", &variables)
     }
 
@@ -163,7 +139,10 @@ mod tests {
         assert!(simple(&[("tpic", "cat")]).is_err());
         assert!(simple(&[("topic", &"x".repeat(2_000))]).is_ok());
         assert!(simple(&[("topic", &"x".repeat(2_001))]).is_err());
-        assert_eq!(Prompts::new(BTreeMap::new()).render("other", &Variables::new()), Err(Problem::no_such_prompt()));
+        assert_eq!(
+            Prompts::new(BTreeMap::new()).render("other", &Variables::default()),
+            Err(Problem::no_such_prompt())
+        );
     }
 
     #[test]
@@ -175,14 +154,5 @@ mod tests {
             assert!(prompt(&format!(r#"{{"template": "about {{{name}}}"}}"#)).is_err(), "{name} is reserved");
         }
         assert!(prompt(r#"{"template": "about {topic}", "defaults": {"topic": "x"}}"#).is_ok());
-    }
-
-    #[test]
-    fn a_prompt_has_a_name_that_the_edge_takes() {
-        let read = |name: &str| PromptName::try_from(name.to_owned());
-        assert!(read("Haiku_2-b").is_ok() && read(&"a".repeat(64)).is_ok());
-        for name in ["", "haiku.de", "a/b", "caf\u{e9}", &"a".repeat(65)] {
-            assert!(read(name).is_err(), "{name}");
-        }
     }
 }

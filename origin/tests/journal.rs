@@ -10,16 +10,15 @@ use std::{
 
 use futures::{StreamExt, future::join_all};
 use headwater_origin::{
+    config::limits::{Limits, Pace},
+    generation::{Attached, Hub, Reader, Start, hub::new_id},
+    journal::{Idempotency, Journal, MemoryJournal, Opened, RedisJournal, Writer},
     model::fallback::Fallback,
-    problem::{Kind, Problem},
-    record::Asked,
-    stream::{
-        Attached, Cursor, Event, Hub, Idempotency, Journal, Limits, MemoryJournal, Opened, Pace, Reader, RedisJournal,
-        Start, Stream, StreamId, Writer, log::Read,
-    },
-    wire::Framing,
+    stream::{Event, Framing, Read, Stream},
+    telemetry::record::Asked,
 };
 use headwater_origin_testing::{RedisServer, Scripted};
+use headwater_protocol::{Cursor, Kind, Problem, StreamId};
 use tokio::time::{sleep, timeout};
 
 /// So that nobody has to wait for the 15 s of a real one.
@@ -48,7 +47,7 @@ async fn what_is_appended_is_read_in_order_and_nothing_behind_the_end() {
         let found = journal.find(log.id()).await.unwrap().unwrap();
         assert_eq!(found.buffer.len(), 5);
         assert_eq!(text(&found).await, "a|b\n\nevent: done|c|d|!");
-        assert_eq!(found.buffer.ending().unwrap().failed, Some(Problem::abandoned()));
+        assert_eq!(found.buffer.terminal().unwrap().failed, Some(Problem::abandoned()));
     })
     .await;
 }
@@ -130,7 +129,7 @@ async fn what_one_origin_writes_the_other_reads_byte_for_byte() {
     let all = bytes(&log).await;
     for other in [early, late, after] {
         assert_eq!(bytes(&other).await, all);
-        assert_eq!(other.buffer.ending(), log.buffer.ending());
+        assert_eq!(other.buffer.terminal(), log.buffer.terminal());
     }
 }
 
@@ -163,7 +162,7 @@ async fn a_stop_at_the_other_origin_ends_the_generation() {
     b.stop(reader.stream().id()).await.unwrap();
     assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
     until_idle(&a).await;
-    assert!(reader.stream().buffer.ending().unwrap().failed.is_none(), "stopped is a good end");
+    assert!(reader.stream().buffer.terminal().unwrap().failed.is_none(), "stopped is a good end");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -200,7 +199,11 @@ async fn fault_17_a_stream_whose_origin_is_dead_ends_as_interrupted() {
             writer.append(events).await.unwrap();
         }
         let followed = alive.find(log.id()).await.unwrap().unwrap();
-        assert_eq!((followed.buffer.len(), followed.buffer.ending()), (events.len() as u64, None), "it may still live");
+        assert_eq!(
+            (followed.buffer.len(), followed.buffer.terminal()),
+            (events.len() as u64, None),
+            "it may still live"
+        );
         timeout(LONG, followed.buffer.ended()).await.unwrap();
         assert_eq!(kind(&followed), Kind::Interrupted);
         // A start with its key is told the same, and doesn't wait for it.
@@ -404,7 +407,7 @@ async fn new(journal: &dyn Journal, claim: Option<Idempotency>) -> (Arc<Stream>,
 }
 
 fn id() -> StreamId {
-    StreamId::random(&"a".parse().unwrap())
+    new_id(&"a".parse().unwrap())
 }
 
 /// A key, sent with this.
@@ -441,7 +444,7 @@ async fn text(log: &Stream) -> String {
 }
 
 fn kind(log: &Stream) -> Kind {
-    log.buffer.ending().expect("it has ended").failed.expect("as failed").kind()
+    log.buffer.terminal().expect("it has ended").failed.expect("as failed").kind()
 }
 
 fn hub(journal: Arc<dyn Journal>) -> Hub {

@@ -17,15 +17,15 @@ use futures::{
     channel::mpsc::{self, UnboundedSender},
 };
 use headwater_origin::{
+    config::limits::{Limits, Pace},
+    generation::{Attached, Hub, Start},
+    journal::{Journal, MemoryJournal, RedisJournal},
     model::{Model, ModelError, Token, Tokens, fallback::Fallback},
-    problem::Kind,
-    record::Asked,
-    stream::{
-        Attached, Finish, Hub, Journal, Limits, MemoryJournal, Pace, RedisJournal, Start, Stream, Usage, log::Read,
-    },
-    wire::Framing,
+    stream::{Finish, Framing, Read, Stream, Usage},
+    telemetry::record::Asked,
 };
 use headwater_origin_testing::RedisServer;
+use headwater_protocol::Kind;
 use proptest::{
     collection::vec,
     prelude::*,
@@ -264,7 +264,7 @@ impl Life {
 
     /// What is done next, where it may end the stream: behind its end nothing does.
     fn may_end(&mut self, step: &Step) {
-        if self.log.as_ref().is_some_and(|log| log.buffer.ending().is_none()) {
+        if self.log.as_ref().is_some_and(|log| log.buffer.terminal().is_none()) {
             self.causes.extend(match step {
                 Step::End(0) => Some("stop"),
                 Step::End(_) => Some("/problems/model-broke-off"),
@@ -277,7 +277,7 @@ impl Life {
     /// Looks what became of it, and how long nobody has read it.
     fn look(&mut self, attended: bool) {
         let Some(log) = &self.log else { return };
-        let ended = log.buffer.ending().map(|ending| self.began + ending.after);
+        let ended = log.buffer.terminal().map(|terminal| self.began + terminal.after);
         let now = ended.unwrap_or_else(Instant::now);
         let left = *self.left.get_or_insert(now);
         self.unread = self.unread.max(now.saturating_duration_since(left));

@@ -9,7 +9,8 @@ use std::{
     time::Duration,
 };
 
-use headwater_origin::{config::Config, prompt::Variables, secrets::Secrets};
+use headwater_origin::{config::Config, http::auth::Secrets};
+use headwater_protocol::Variables;
 
 /// A settings file for one test.
 struct File(PathBuf);
@@ -74,7 +75,7 @@ fn several_models_are_named_in_the_file_by_flags_or_with_commas() {
 fn the_file_has_the_prompts() {
     let text = "[prompts.haiku]\ntemplate = \"About {topic} for {reader}\"\ndefaults = { reader = \"all\" }\n";
     let config = parse(&File::new("prompts", text).0, &[]).unwrap();
-    let variables = Variables::from([("topic".into(), "owls".into())]);
+    let variables = Variables([("topic".into(), "owls".into())].into());
     assert_eq!(config.prompts.render("haiku", &variables).unwrap(), "About owls for all");
     assert!(config.prompts.render("simple", &variables).is_ok(), "the built-in one stays");
 }

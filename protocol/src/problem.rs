@@ -46,6 +46,11 @@ macro_rules! kinds {
                 match self { $(Self::$kind => $name,)* }
             }
 
+            /// The problem's `type`.
+            pub fn type_uri(self) -> &'static str {
+                match self { $(Self::$kind => concat!("/problems/", $name),)* }
+            }
+
             /// The HTTP status of an answer.
             pub fn status(self) -> u16 {
                 match self { $(Self::$kind => $status,)* }
@@ -346,24 +351,23 @@ impl Problem {
 
     /// The body of an answer to a request for `instance`, a path: one JSON object.
     pub fn document(&self, instance: &str) -> String {
-        self.to_json(Some(instance))
+        self.members(Some(instance)).to_json()
     }
 
-    /// The data of a `failed` event: one JSON object, without the members of an answer.
-    pub fn event_data(&self) -> String {
-        self.to_json(None)
+    /// The data of a `failed` event, without the members of an answer.
+    pub fn event_data(&self) -> Document<'_> {
+        self.members(None)
     }
 
-    fn to_json(&self, instance: Option<&str>) -> String {
-        let document = Document {
-            type_uri: &["/problems/", self.kind.name()].concat(),
+    fn members<'a>(&'a self, instance: Option<&'a str>) -> Document<'a> {
+        Document {
+            type_uri: self.kind.type_uri(),
             title: self.kind.title(),
             status: instance.map(|_| self.status()),
             detail: &self.detail,
             instance,
             retryable: self.retryable(),
-        };
-        document.to_json()
+        }
     }
 }
 
@@ -406,7 +410,7 @@ mod tests {
             r#"{"type":"/problems/invalid-method","title":"Invalid Method","status":405,"detail":"this path takes GET, POST","instance":"/simple","retryable":false}"#
         );
         assert_eq!(
-            Problem::abandoned().event_data(),
+            Problem::abandoned().event_data().to_json(),
             r#"{"type":"/problems/abandoned","title":"Abandoned","detail":"the generation was ended because nobody was reading","retryable":true}"#
         );
     }

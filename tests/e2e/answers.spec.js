@@ -268,7 +268,7 @@ test.describe("keys", () => {
 
 test.describe("a model that fails before its first token", () => {
   for (const [fail, status, name, after] of [
-    ["refused", 502, "model-refused"],
+    ["refused", 424, "model-refused"],
     ["broke-off", 502, "model-broke-off"],
     ["rate-limited", 429, "rate-limited", "7"],
     ["overloaded", 503, "overloaded", "1"],

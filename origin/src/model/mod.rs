@@ -1,7 +1,6 @@
 //! Models: what turns a prompt into tokens.
 //!
 //! # Layout
-//! - [`name`]: how models are named.
 //! - [`fallback`]: several of them, in order of preference.
 //! - `embedded`: one in this process.
 //! - [`remote`]: those behind a provider's API; `failure`: what their errors mean.
@@ -10,17 +9,14 @@
 pub mod embedded;
 mod failure;
 pub mod fallback;
-pub mod name;
 pub mod remote;
 
 use std::time::Duration;
 
 use futures::stream::BoxStream;
+use headwater_protocol::{Kind, Problem};
 
-use crate::{
-    problem::{Kind, Problem},
-    stream::{Finish, Usage},
-};
+use crate::stream::{Finish, Usage};
 
 /// Turns prompts into tokens.
 pub trait Model: Send + Sync + 'static {
@@ -84,30 +80,28 @@ pub enum ModelError {
 impl ModelError {
     /// Whether another try may go better.
     pub fn retryable(&self) -> bool {
-        Problem::from(self).kind().retryable()
+        self.problem().retryable()
     }
-}
 
-/// The one place where a model's error becomes what a reader is told. The error's own text stays in the log.
-impl From<&ModelError> for Problem {
-    fn from(error: &ModelError) -> Self {
+    /// What the reader gets to know. The error's own text stays in the log.
+    pub fn problem(&self) -> Problem {
         const SOON: Duration = Duration::from_secs(1);
-        match error {
-            ModelError::Refused(_) => Self::new(Kind::ModelRefused, "the model refuses this prompt; change it"),
+        match self {
+            ModelError::Refused(_) => Problem::new(Kind::ModelRefused, "the model refuses this prompt; change it"),
             ModelError::Unauthorised(_) => {
-                Self::new(Kind::ModelRefused, "the model can't be used; the origin's operator has to mend it")
+                Problem::new(Kind::ModelRefused, "the model can't be used; the origin's operator has to mend it")
             }
             ModelError::RateLimited(after) => {
-                Self::new(Kind::RateLimited, "the model's rate limit is reached; try again later")
+                Problem::new(Kind::RateLimited, "the model's rate limit is reached; try again later")
                     .retry_after(after.unwrap_or(SOON))
             }
-            ModelError::Overloaded(after) => Self::new(Kind::Overloaded, "the model is overloaded; try again later")
+            ModelError::Overloaded(after) => Problem::new(Kind::Overloaded, "the model is overloaded; try again later")
                 .retry_after(after.unwrap_or(SOON)),
             ModelError::BadAnswer(_) | ModelError::BrokeOff(_) => {
-                Self::new(Kind::ModelBrokeOff, "the model broke off before its answer was whole; try again")
+                Problem::new(Kind::ModelBrokeOff, "the model broke off before its answer was whole; try again")
             }
             ModelError::FirstTokenTimeout => {
-                Self::new(Kind::FirstTokenTimeout, "the model was silent for too long; try again")
+                Problem::new(Kind::FirstTokenTimeout, "the model was silent for too long; try again")
             }
         }
     }

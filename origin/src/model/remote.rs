@@ -13,11 +13,11 @@ use genai::{
 use reqwest::redirect;
 use secrecy::{ExposeSecret, SecretString};
 
-use super::{
-    Model, ModelError, Token, Tokens, failure,
-    name::{BaseUrl, Name, Place},
+use super::{Model, ModelError, Token, Tokens, failure};
+use crate::{
+    config::model::{BaseUrl, Name, Place},
+    stream::{Finish, Usage},
 };
-use crate::stream::{Finish, Usage};
 
 /// How long a connection to a provider may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);

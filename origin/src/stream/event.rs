@@ -1,8 +1,9 @@
 //! The events of a stream: chunks, then exactly one terminal event.
 
+use headwater_protocol::Problem;
 use serde::Serialize;
 
-use crate::problem::Problem;
+use super::Finish;
 
 /// One event of a stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,20 +26,6 @@ pub struct Done {
     pub usage: Option<Usage>,
     /// How long it took.
     pub timing: Timing,
-}
-
-/// Why an answer ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Finish {
-    /// The model had no more to say.
-    Stop,
-    /// A limit was reached.
-    Length,
-    /// The provider's filter ended it.
-    ContentFilter,
-    /// The reader asked for the end.
-    Stopped,
 }
 
 /// Tokens read and written by the model; as far as the model tells.
@@ -64,17 +51,5 @@ impl Event {
     /// Whether no event follows this one.
     pub fn is_terminal(&self) -> bool {
         !matches!(self, Self::Chunk(_))
-    }
-}
-
-impl Finish {
-    /// The reason as it is written.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Stop => "stop",
-            Self::Length => "length",
-            Self::ContentFilter => "content-filter",
-            Self::Stopped => "stopped",
-        }
     }
 }

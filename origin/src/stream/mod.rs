@@ -1,49 +1,28 @@
-//! The life of a stream: a generation writes each event once into a journal, and every connection is a
-//! reader of the journal. Resume, replay, a second tab and a retried request are all a reader with a cursor.
+//! Streams: what is known of one in this process. Data only: no tasks, no I/O.
 //!
 //! # Layout
-//! - [`id`]: a stream's id, a cursor into it.
+//! - [`end`]: every way a stream ends.
 //! - [`event`]: chunks, then one terminal event.
-//! - [`log`]: one stream's frames in memory, and waiting for more.
-//! - [`journal`]: where streams are kept: the trait.
-//! - [`memory`]: the journal in this process's memory.
-//! - [`redis`]: the journal in Redis, for several origins.
-//! - [`hub`]: start, attach, stop, linger, drain.
-//! - [`generation`]: the task that fills a stream.
-//! - [`reader`]: what one connection gets of a stream.
-//! - [`limits`]: its limits, and a place among the running.
-//! - `audience`: who reads a stream, and when nobody does.
+//! - [`frame`]: events as bytes.
+//! - [`buffer`]: one stream's frames in memory, and the wait for more.
+//! - `readers`: who reads the stream here, and requests for its early end.
 
-mod audience;
+pub mod buffer;
+pub mod end;
 pub mod event;
-pub mod generation;
-pub mod hub;
-pub mod id;
-pub mod journal;
-pub mod limits;
-pub mod log;
-pub mod memory;
-pub mod reader;
-pub mod redis;
+pub mod frame;
+mod readers;
 
 use std::{sync::Arc, time::Duration};
 
+use headwater_protocol::{Problem, StreamId};
 use tokio::time::Instant;
 
-pub use event::{Done, Event, Finish, Timing, Usage};
-pub use hub::{Attached, Hub, Start};
-pub use id::{Cursor, OriginName, StreamId};
-pub use journal::{Idempotency, Journal, JournalError, Opened, Writer};
-pub use limits::{Limits, Pace};
-pub use log::Buffer;
-pub use memory::MemoryJournal;
-pub use reader::Reader;
-pub use redis::RedisJournal;
-
-pub(crate) use audience::{Cancel, Readers};
-
-use crate::{problem::Problem, wire};
-use log::{Ending, Entry};
+pub use buffer::{Append, Buffer, Entry, Read};
+pub use end::{Cancel, Finish, Terminal};
+pub use event::{Done, Event, Timing, Usage};
+pub use frame::Framing;
+pub(crate) use readers::Readers;
 
 /// A stream in this process: its events so far, and who reads them here.
 #[derive(Debug)]
@@ -79,16 +58,16 @@ impl Stream {
     pub fn entry(&self, events: &[Event]) -> Entry {
         let first = self.buffer.len();
         let mut frames = String::new();
-        let mut ending = None;
+        let mut terminal = None;
         for (index, event) in (first..).zip(events) {
-            wire::frame(&mut frames, &self.id, index, event);
+            frame::frame(&mut frames, &self.id, index, event);
             if event.is_terminal() {
                 let failed = if let Event::Failed(problem) = event { Some(problem.clone()) } else { None };
-                ending = Some(Ending { after: self.age(), failed });
+                terminal = Some(Terminal { after: self.age(), failed });
                 break;
             }
         }
-        Entry { first, frames: frames.into(), ending }
+        Entry { first, frames: frames.into(), terminal }
     }
 
     /// Bytes of the frames, with these events behind them.

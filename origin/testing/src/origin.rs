@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use headwater_origin::{config::Config, program, secrets::Secrets};
+use headwater_origin::{app, config::Config, http::auth::Secrets};
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
 use tokio::{
@@ -33,13 +33,13 @@ pub async fn spawn_origin(flags: &[&str]) -> Origin {
     let config = Config::parse_from_env(flags).expect("the flags parse");
     let (listener, address) = listen().await;
     let (for_figures, figures) = listen().await;
-    let journal = program::journal(&config).await.expect("the journal is there");
+    let journal = app::journal(&config).await.expect("the journal is there");
     let (stop, stopped) = oneshot::channel::<()>();
     let secrets = Secrets::new([SECRET.to_owned()]).expect("the secret is long enough");
     let server = tokio::spawn(async move {
         let shutdown = async { drop(stopped.await) };
-        let models: program::Models = vec![Arc::new(Scripted)];
-        program::serve(listener, Some(for_figures), config, secrets, models, journal, shutdown).await;
+        let models: app::Models = vec![Arc::new(Scripted)];
+        app::serve(listener, Some(for_figures), config, secrets, models, journal, shutdown).await;
     });
     Origin { figures, stop: Some(stop), server, ..Origin::at(address) }
 }

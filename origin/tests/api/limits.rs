@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use headwater_origin::wire::CHUNK_BYTES;
+use headwater_origin::stream::frame::CHUNK_BYTES;
 use headwater_origin_testing::{data, events, id_of, open, spawn_origin, start_bytes, terminal, text};
 use serde_json::json;
 use tokio::{io::AsyncWriteExt, net::TcpStream, time::timeout};

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
-use headwater_origin::wire::CHUNK_BYTES;
+use headwater_origin::stream::frame::CHUNK_BYTES;
 use headwater_origin_testing::{
     Origin, RedisServer, events, first_events, id_of, open, problem, spawn_origin, terminal, text,
 };

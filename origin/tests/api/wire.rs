@@ -4,14 +4,11 @@ use std::convert::Infallible;
 
 use eventsource_stream::Eventsource;
 use futures::{StreamExt, executor::block_on, stream};
-use headwater_origin::{
-    problem::Problem,
-    stream::{Cursor, Event},
-    wire,
-};
+use headwater_origin::stream::{Event, frame};
 use headwater_origin_testing::{
     SECRET, assert_opens, data, events, id_of, open, spawn_origin, start_bytes, terminal, text,
 };
+use headwater_protocol::{Cursor, Problem};
 use proptest::{collection::vec, prelude::*, sample::Index};
 use serde_json::json;
 
@@ -39,7 +36,7 @@ async fn a_long_text_is_several_events_and_no_line_of_the_wire_is_long() {
         let all = events(response).await;
         assert_eq!((text(&all), terminal(&all).0), (whole.clone(), "done"));
         assert_eq!(all, events(origin.follow(&id).await).await, "a replay is the same events");
-        assert!(all.len() > repeat.len() * times / wire::CHUNK_BYTES, "{}", all.len());
+        assert!(all.len() > repeat.len() * times / frame::CHUNK_BYTES, "{}", all.len());
         let bare = String::from_utf8(open(origin.bare(&script)).await.bytes().await.unwrap().to_vec()).unwrap();
         for wire in [String::from_utf8(origin.follow_bytes(&id).await).unwrap(), bare] {
             let longest = wire.lines().map(str::len).max().unwrap();
@@ -68,12 +65,12 @@ proptest! {
         texts in vec(any_text(), 1..6), cuts in vec(any::<Index>(), 0..6), singly in any::<bool>(),
     ) {
         let start: Cursor = "a-0123456789ABCDEFGHIJkl".parse().unwrap();
-        let mut frames = wire::opening(&start) + wire::HEARTBEAT;
+        let mut frames = frame::opening(&start) + frame::HEARTBEAT;
         for (index, text) in (0..).zip(&texts) {
-            wire::frame(&mut frames, &start.id, index, &Event::Chunk(text.clone()));
-            frames += wire::HEARTBEAT;
+            frame::frame(&mut frames, &start.id, index, &Event::Chunk(text.clone()));
+            frames += frame::HEARTBEAT;
         }
-        wire::frame(&mut frames, &start.id, texts.len() as u64, &Event::Failed(Problem::abandoned()));
+        frame::frame(&mut frames, &start.id, texts.len() as u64, &Event::Failed(Problem::abandoned()));
 
         let mut ends: Vec<usize> = cuts.iter().map(|cut| cut.index(frames.len())).chain([frames.len()]).collect();
         ends.sort_unstable();
@@ -102,10 +99,10 @@ async fn each_blank_line_ends_an_event_with_data_and_a_204_has_no_body() {
         let response = open(origin.start(&json!([100, "a", 100, end]))).await;
         let id = id_of(&response);
         let live = response.text().await.unwrap();
-        assert!(live.matches(wire::HEARTBEAT).count() > 2, "{live}");
+        assert!(live.matches(frame::HEARTBEAT).count() > 2, "{live}");
         let resumed = origin.follow(&format!("{id}.0")).await.text().await.unwrap();
         for body in [&live, &resumed] {
-            let events = body.replace(wire::HEARTBEAT, "");
+            let events = body.replace(frame::HEARTBEAT, "");
             let events: Vec<_> = events.strip_suffix("\n\n").unwrap().split("\n\n").collect();
             for event in events {
                 assert_eq!(event.lines().filter(|line| line.starts_with("data: {")).count(), 1, "{body}");

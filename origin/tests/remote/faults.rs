@@ -21,9 +21,9 @@ fn failures() -> Vec<(&'static str, Answer, (u16, &'static str))> {
     let words = "{\"error\":{\"message\":\"words of the provider\"}}";
     let status = |status: &str| Answer::status(status, "", words);
     vec![
-        ("400", status("400 Bad Request"), (502, "model-refused")),
-        ("401", status("401 Unauthorized"), (502, "model-refused")),
-        ("404", status("404 Not Found"), (502, "model-refused")),
+        ("400", status("400 Bad Request"), (424, "model-refused")),
+        ("401", status("401 Unauthorized"), (424, "model-refused")),
+        ("404", status("404 Not Found"), (424, "model-refused")),
         ("429", Answer::status("429 Too Many Requests", "retry-after: 7\r\n", words), (429, "rate-limited")),
         ("500", status("500 Internal Server Error"), (502, "model-broke-off")),
         ("503", Answer::status("503 Service Unavailable", "retry-after: 9\r\n", words), (503, "overloaded")),
@@ -34,9 +34,9 @@ fn failures() -> Vec<(&'static str, Answer, (u16, &'static str))> {
         (
             "a wrong key",
             Answer::status("400 Bad Request", "", "{\"reason\":\"API_KEY_INVALID\"}"),
-            (502, "model-refused"),
+            (424, "model-refused"),
         ),
-        ("no money", Answer::status("429 No", "", "{\"code\":\"insufficient_quota\"}"), (502, "model-refused")),
+        ("no money", Answer::status("429 No", "", "{\"code\":\"insufficient_quota\"}"), (424, "model-refused")),
         ("an error event", Answer::text(&format!("data: {words}\n\n")), (502, "model-broke-off")),
         ("nothing", Answer::text(""), (502, "model-broke-off")),
         ("a cut", Answer::stream([Step::Cut]), (502, "model-broke-off")),
@@ -82,7 +82,7 @@ async fn fault_14_a_failure_before_the_first_token_is_a_status_without_the_provi
 async fn fault_14_a_failure_means_the_same_in_every_protocol() {
     for protocol in &PROTOCOLS {
         for (answer, expected) in [
-            (Answer::status("401 Unauthorized", "", "{}"), (502, "model-refused")),
+            (Answer::status("401 Unauthorized", "", "{}"), (424, "model-refused")),
             (Answer::status("429 Slowly", "", "{}"), (429, "rate-limited")),
             (Answer::status("503 Service Unavailable", "", "{}"), (503, "overloaded")),
             (Answer::status("500 Internal Server Error", "", "{}"), (502, "model-broke-off")),
@@ -105,7 +105,7 @@ async fn fault_14_an_error_in_a_stream_is_read_in_the_providers_own_form() {
             (503, "overloaded"),
         ),
         ("gemini", "data: {\"error\":{\"code\":503,\"message\":\"words\"}}\n\n", (503, "overloaded")),
-        ("gemini", "data: {\"promptFeedback\":{\"blockReason\":\"PROHIBITED_CONTENT\"}}\n\n", (502, "model-refused")),
+        ("gemini", "data: {\"promptFeedback\":{\"blockReason\":\"PROHIBITED_CONTENT\"}}\n\n", (424, "model-refused")),
         ("ollama", "{\"error\":\"words\"}\n", (502, "model-broke-off")),
     ] {
         let protocol = PROTOCOLS.iter().find(|protocol| protocol.model.starts_with(provider)).unwrap();

@@ -1,11 +1,17 @@
 //! Where streams are kept: the trait that every journal implements.
 
+pub mod memory;
+pub mod redis;
+
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
+use headwater_protocol::{IdempotencyKey, Problem, StreamId};
 
-use super::{Event, Stream, StreamId};
-use crate::problem::Problem;
+pub use memory::MemoryJournal;
+pub use redis::RedisJournal;
+
+use crate::stream::{Event, Stream};
 
 /// Keeps streams: one writer each, any number of readers.
 ///
@@ -61,32 +67,10 @@ pub struct Idempotency {
     pub fingerprint: [u8; 32],
 }
 
-/// 16 to 128 visible ASCII characters.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct IdempotencyKey(Arc<str>);
-
 /// The journal can't be reached, or doesn't take what it was given.
 #[derive(Debug, thiserror::Error)]
 #[error("the journal: {0}")]
 pub struct JournalError(#[source] pub Box<dyn std::error::Error + Send + Sync>);
-
-impl IdempotencyKey {
-    pub(super) fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl std::str::FromStr for IdempotencyKey {
-    type Err = Problem;
-
-    fn from_str(text: &str) -> Result<Self, Problem> {
-        if (16..=128).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic()) {
-            Ok(Self(text.into()))
-        } else {
-            Err(Problem::bad_request("an idempotency key is 16 to 128 visible ASCII characters, such as a UUID"))
-        }
-    }
-}
 
 impl From<JournalError> for Problem {
     fn from(_: JournalError) -> Self {

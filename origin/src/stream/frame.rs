@@ -16,7 +16,9 @@ use std::{fmt::Display, io};
 use serde::Serialize;
 use serde_json::ser::{Formatter, Serializer};
 
-use crate::stream::{Cursor, Event, StreamId};
+use headwater_protocol::{Cursor, StreamId};
+
+use super::Event;
 
 /// The media type of an event stream. It is UTF-8 by definition, but Python's `requests` reads text of no named encoding as
 /// ISO-8859-1. There half of an "Å" is U+0085, at which it ends the line.
@@ -71,7 +73,7 @@ pub fn frame(out: &mut String, id: &StreamId, index: u64, event: &Event) {
             // Not "error": an EventSource would deliver that to its own error handlers.
             field(out, "event", &"failed");
             event_id(out, id, index);
-            data(out, &problem.document(None));
+            data(out, &problem.event_data());
         }
     }
     out.push('\n');
@@ -172,11 +174,10 @@ fn field(out: &mut String, name: &str, value: &impl Display) {
 mod tests {
     use proptest::prelude::*;
 
+    use headwater_protocol::Problem;
+
     use super::*;
-    use crate::{
-        problem::Problem,
-        stream::{Done, Finish, Timing, Usage},
-    };
+    use crate::stream::{Done, Finish, Timing, Usage};
 
     const ID: &str = "a-0123456789ABCDEFGHIJkl";
 

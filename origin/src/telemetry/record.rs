@@ -4,7 +4,7 @@ use std::{str::FromStr, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
-use crate::metrics::{Metrics, OfModel, Tokens};
+use super::metrics::{Metrics, OfModel, Tokens};
 
 /// What is known of a stream; written when it is dropped, so that no end goes without.
 pub(crate) struct Record {

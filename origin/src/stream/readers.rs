@@ -1,4 +1,4 @@
-//! Who reads a stream, and how its generation learns that nobody does or that its end was asked for.
+//! Counts the readers of a stream, and tells its generation when the last one has left or an early end is requested.
 
 use std::time::Duration;
 
@@ -6,6 +6,8 @@ use tokio::{
     sync::watch::{Receiver, Sender},
     time::timeout,
 };
+
+use super::Cancel;
 
 /// The readers of one stream in this process, and the early end that was asked for.
 #[derive(Debug, Default)]
@@ -29,19 +31,6 @@ pub(crate) struct Counts {
     pub(crate) attached: u64,
     /// Those that followed the stream instead of starting it.
     pub(crate) resumed: u64,
-}
-
-/// Why a generation ends before its answer does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Cancel {
-    /// A reader stopped it.
-    Stopped,
-    /// Nobody reads it any more.
-    Abandoned,
-    /// It has taken as long as an answer may.
-    OutOfTime,
-    /// The origin is shutting down.
-    Interrupted,
 }
 
 impl Readers {

@@ -11,6 +11,7 @@ use std::{
 };
 
 use axum::Router;
+use headwater_protocol::{Problem, header::PROBLEM};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::{conn::auto, graceful::GracefulShutdown},
@@ -24,11 +25,7 @@ use tokio::{
 };
 use tokio_io_timeout::TimeoutWriter;
 
-use crate::{
-    config::Connections as Settings,
-    problem::{MEDIA_TYPE, Problem},
-    stream::Hub,
-};
+use crate::{config::Connections as Settings, generation::Hub};
 
 /// What is read or written ahead for one connection, bytes: the size of a replay's writes.
 const BUFFER_BYTES: usize = 64 * 1024;
@@ -134,9 +131,9 @@ fn serve(
 /// Over the cap: the answer as soon as anything is asked.
 async fn refuse(mut socket: TcpStream, deadline: Duration, _permit: OwnedSemaphorePermit) {
     let problem = Problem::overloaded();
-    let body = serde_json::to_string(&problem.document(Some("/"))).unwrap_or_default();
+    let body = problem.document("/");
     let answer = format!(
-        "HTTP/1.1 503 Service Unavailable\r\ncontent-type: {MEDIA_TYPE}\r\ncontent-length: {}\r\n\
+        "HTTP/1.1 503 Service Unavailable\r\ncontent-type: {PROBLEM}\r\ncontent-length: {}\r\n\
          retry-after: 1\r\nconnection: close\r\n\r\n{body}",
         body.len()
     );

@@ -6,15 +6,16 @@ use std::{
     time::Duration,
 };
 
+use headwater_protocol::Problem;
 use tokio::time::timeout;
 
-use super::{Cancel, Done, Event, Finish, JournalError, Limits, Stream, Timing, Usage, Writer, limits::Slot};
+use super::admission::Slot;
 use crate::{
-    metrics::Tokens,
+    config::limits::Limits,
+    journal::{JournalError, Writer},
     model::{ModelError, Token, fallback::Fallback},
-    problem::{Kind, Problem},
-    record::Record,
-    wire,
+    stream::{Cancel, Done, Event, Finish, Stream, Timing, Usage, frame},
+    telemetry::{metrics::Tokens, record::Record},
 };
 
 /// The most tokens that are appended together. Those come together that the model gave while earlier ones were on
@@ -41,7 +42,7 @@ impl Generation {
         if let Err(error) = appended {
             // The stream has ended, if not by the writer then by another origin.
             tracing::error!(stream = %self.stream.id(), %error, "the stream could not be kept");
-            if let Some(problem) = self.stream.buffer.ending().and_then(|ending| ending.failed) {
+            if let Some(problem) = self.stream.buffer.terminal().and_then(|terminal| terminal.failed) {
                 self.record.ended(problem.kind().name(), None);
             }
         }
@@ -61,19 +62,19 @@ impl Generation {
         let record = &mut self.record;
         let failed = |model: &str, error: &ModelError| {
             tracing::warn!(stream = %stream.id(), model, %error, "the model gave no first token");
-            record.passed_over(model, Problem::from(error).kind().name());
+            record.passed_over(model, error.problem().kind().name());
         };
         let mut answer = match unless(&mut cancelled, self.models.begin(&self.prompt, failed)).await {
             Err(cancel) => return Ok(self.cancelled(cancel)),
             Ok(Ok(answer)) => answer,
-            Ok(Err(error)) => return Ok(self.failed(Problem::from(&error))),
+            Ok(Err(error)) => return Ok(self.failed(error.problem())),
         };
         self.record.answered_by(answer.model(), answer.called());
         loop {
             let ready = match unless(&mut cancelled, timeout(self.limits.idle_timeout, answer.ready(TOGETHER))).await {
                 Err(cancel) => return Ok(self.cancelled(cancel)),
                 Ok(Ok(ready)) => ready,
-                Ok(Err(_)) => return Ok(self.failed(idle_timeout())),
+                Ok(Err(_)) => return Ok(self.failed(Problem::idle_timeout())),
             };
             let (events, terminal) = self.take(ready, answer.model());
             if !events.is_empty() {
@@ -93,8 +94,8 @@ impl Generation {
             let terminal = match token {
                 Ok(Token::Text(text)) => {
                     let before = events.len();
-                    let whole = wire::pieces(&text).all(|piece| {
-                        size += wire::chunk_frame_bytes(self.stream.id(), first + events.len() as u64, piece);
+                    let whole = frame::pieces(&text).all(|piece| {
+                        size += frame::chunk_frame_bytes(self.stream.id(), first + events.len() as u64, piece);
                         let fits = size <= self.limits.stream_bytes;
                         if fits {
                             events.push(Event::Chunk(piece.to_owned()));
@@ -112,7 +113,7 @@ impl Generation {
                 Ok(Token::End { finish, usage }) => self.finished(finish, usage),
                 Err(error) => {
                     tracing::warn!(stream = %self.stream.id(), model, %error, "the model failed");
-                    self.failed(Problem::from(&error))
+                    self.failed(error.problem())
                 }
             };
             return (events, Some(terminal));
@@ -170,8 +171,4 @@ async fn within(total: Option<Duration>, cancelled: Pin<&mut impl Future<Output 
         Some(total) => timeout(total, cancelled).await.unwrap_or(Cancel::OutOfTime),
         None => cancelled.await,
     }
-}
-
-fn idle_timeout() -> Problem {
-    Problem::new(Kind::IdleTimeout, "the model was silent for too long; try again")
 }

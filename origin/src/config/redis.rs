@@ -20,7 +20,7 @@ pub struct Address(Box<ConnectionInfo>);
 pub struct NoAddress;
 
 impl Address {
-    pub(super) fn connection(&self) -> ConnectionInfo {
+    pub(crate) fn connection(&self) -> ConnectionInfo {
         (*self.0).clone()
     }
 }

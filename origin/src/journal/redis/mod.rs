@@ -4,14 +4,12 @@
 //! adds an entry under an id that is taken learns that another was first. Other origins follow.
 //!
 //! # Layout
-//! - [`address`]: where the server is.
 //! - `store`: what is kept there, and every command.
 //! - `writer`: appends a stream's events, or learns that another has ended it.
 //! - `known`: the streams that this process writes or reads.
 //! - `keeper`: leases, and who reads elsewhere.
 //! - `tail`: what other origins write.
 
-pub mod address;
 mod keeper;
 mod known;
 mod store;
@@ -21,16 +19,19 @@ mod writer;
 use std::{sync::Arc, time::Duration};
 
 use futures::{FutureExt, future::BoxFuture};
+use headwater_protocol::{Problem, StreamId};
 use tokio::time::Instant;
 
-pub use self::address::Address;
 use self::{
     known::Known,
     store::{Added, Message, Store},
     writer::RedisWriter,
 };
-use super::{Event, Idempotency, Journal, JournalError, Opened, Stream, StreamId, log::Append};
-use crate::problem::Problem;
+use super::{Idempotency, Journal, JournalError, Opened};
+use crate::{
+    config::redis::Address,
+    stream::{Append, Event, Stream},
+};
 
 /// How long an owner that isn't heard of keeps its streams, and how long Redis may be away before streams end.
 pub const LEASE: Duration = Duration::from_secs(15);

@@ -1,4 +1,4 @@
-//! The server program, but for its model.
+//! Builds journal, models, hub and servers; waits for the signals.
 
 use std::{error::Error, future::Future, net::SocketAddr, process::ExitCode, sync::Arc};
 
@@ -7,21 +7,19 @@ use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
 };
-use tracing_subscriber::EnvFilter;
 
 use crate::{
     config::{Config, ConfigError, Place},
+    generation::Hub,
+    http::{
+        auth::Secrets,
+        router::{self, App},
+        server,
+    },
+    journal::{Journal, MemoryJournal, RedisJournal, redis},
     model::{Model, fallback::Fallback},
-    routes::{self, App},
-    secrets::Secrets,
-    server,
-    stream::{Hub, Journal, MemoryJournal, RedisJournal, redis},
+    telemetry::log,
 };
-
-/// What is logged where RUST_LOG doesn't say: of llama.cpp only what is wrong.
-const LOG: &str = "info,llama-cpp-2=warn,llama_cpp_2=error";
-/// What is logged never: the providers' library writes their words down in full, and keys may be among them.
-const UNLOGGED: &str = "genai=off";
 
 /// The models that the settings name, in order of preference.
 pub type Models = Vec<Arc<dyn Model>>;
@@ -34,10 +32,7 @@ pub fn main(models: impl FnOnce(&Config) -> Result<Models, Box<dyn Error>>) -> E
         Err(ConfigError::Flags(error)) => error.exit(),
         Err(error) => return refuse(&error),
     };
-    let chosen = std::env::var(EnvFilter::DEFAULT_ENV).unwrap_or_else(|_| LOG.into());
-    let filter = EnvFilter::new(format!("{chosen},{UNLOGGED}"));
-    let log = tracing_subscriber::fmt().json().flatten_event(true).with_current_span(false).with_span_list(false);
-    log.with_env_filter(filter).with_writer(std::io::stderr).init();
+    log::init();
     match start(config, models) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => refuse(&*error),
@@ -58,10 +53,10 @@ pub async fn journal(config: &Config) -> Result<Arc<dyn Journal>, Box<dyn Error>
     }
 }
 
-/// Serves on `listener` until `shutdown`, then drains; its figures on `figures`, where it is to.
+/// Serves on `listener` until `shutdown`, then drains; its metrics on `metrics`, where it is to.
 pub async fn serve(
     listener: TcpListener,
-    figures: Option<TcpListener>,
+    metrics: Option<TcpListener>,
     config: Config,
     secrets: Secrets,
     models: Models,
@@ -72,10 +67,10 @@ pub async fn serve(
     let models = Fallback::new(models, config.first_token_timeout());
     let hub = Hub::new(config.name.clone(), models, journal.clone(), config.limits());
     let app = App { hub: hub.clone(), prompts: config.prompts, secrets, log_variables: config.log_variables };
-    let figures = figures.map(|listener| server::serve_on(listener, routes::figures(hub.clone()), settings.clone()));
+    let metrics = metrics.map(|listener| server::serve_on(listener, router::metrics(hub.clone()), settings.clone()));
     tokio::select! {
-        () = server::run(listener, routes::router(app), hub, settings, shutdown) => {}
-        Some(()) = OptionFuture::from(figures) => {}
+        () = server::run(listener, router::router(app), hub, settings, shutdown) => {}
+        Some(()) = OptionFuture::from(metrics) => {}
         () = journal.run() => {}
     }
 }
@@ -88,7 +83,7 @@ async fn start(
     let secrets = Secrets::from_env()?;
     raise_file_limit(config.connections.connections);
     let listener = bind(config.listen, "--listen").await?;
-    let figures = match config.metrics {
+    let metrics = match config.metrics {
         Some(address) => Some(bind(address, "--metrics").await?),
         None => None,
     };
@@ -106,7 +101,7 @@ async fn start(
     };
     let names: Vec<&str> = models.iter().map(|model| model.name()).collect();
     tracing::info!(address = %listener.local_addr()?, name = %config.name, models = names.join(","), "listening");
-    serve(listener, figures, config, secrets, models, journal, shutdown).await;
+    serve(listener, metrics, config, secrets, models, journal, shutdown).await;
     tracing::info!("stopped");
     Ok(())
 }

@@ -5,22 +5,23 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use headwater_protocol::{Cursor, OriginName, Problem, StreamId};
+use rand::{RngExt, distr::Alphanumeric};
 use tokio::{
     sync::{Notify, Semaphore},
     time::{Instant, timeout, timeout_at},
 };
 
-use super::{
-    Cancel, Cursor, Event, Idempotency, Journal, Opened, OriginName, Reader, ReaderGuard, Stream, StreamId,
-    generation::Generation,
-    limits::{Limits, Slot},
-};
+use super::{Reader, admission::Slot, task::Generation};
 use crate::{
-    metrics::{Attachment, Metrics},
+    config::limits::Limits,
+    journal::{Idempotency, Journal, Opened},
     model::fallback::Fallback,
-    problem::Problem,
-    record::{Asked, Record},
-    wire::Framing,
+    stream::{Cancel, Event, Framing, ReaderGuard, Stream},
+    telemetry::{
+        metrics::{Attachment, Metrics},
+        record::{Asked, Record},
+    },
 };
 
 /// The streams of this origin.
@@ -112,7 +113,7 @@ impl Hub {
         let hub = &self.0;
         let Start { prompt, idempotency, framing, asked } = start;
         let attach = |stream: &Arc<Stream>| stream.attach(framing == Framing::Framed, false);
-        let guard = match hub.journal.open(StreamId::random(&hub.name), idempotency).await? {
+        let guard = match hub.journal.open(new_id(&hub.name), idempotency).await? {
             Opened::KeyReused => return Err(Problem::key_reused()),
             Opened::Expired => return Err(Problem::expired()),
             Opened::Existing(stream) => attach(&stream),
@@ -267,4 +268,9 @@ impl Drop for Entry {
         self.hub.running().streams.remove(&self.id);
         self.hub.0.left.notify_waiters();
     }
+}
+
+/// A new stream's id at the origin `name`.
+pub fn new_id(name: &OriginName) -> StreamId {
+    StreamId::new(name, rand::rng().sample_iter(Alphanumeric).map(char::from))
 }

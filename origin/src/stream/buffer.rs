@@ -7,10 +7,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
+use headwater_protocol::Problem;
 use tokio::sync::{Notify, futures::Notified};
 
-use crate::problem::Problem;
+use super::Terminal;
 
 /// The frames of one stream, encoded once and contiguous.
 ///
@@ -27,7 +27,7 @@ struct Frames {
     bytes: Storage,
     /// The end of each frame in `bytes`.
     ends: Vec<u32>,
-    ending: Option<Ending>,
+    terminal: Option<Terminal>,
 }
 
 #[derive(Debug)]
@@ -50,19 +50,10 @@ pub struct Entry {
     /// Their bytes.
     pub frames: Bytes,
     /// How the stream ended, where the last of them is the terminal event.
-    pub ending: Option<Ending>,
+    pub terminal: Option<Terminal>,
 }
 
-/// How and when a stream ended.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Ending {
-    /// The time from its opening to its terminal event.
-    pub after: Duration,
-    /// What the terminal event told, where it was `failed`.
-    pub failed: Option<Problem>,
-}
-
-/// What became of an entry.
+/// The outcome of [`Buffer::append`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Append {
@@ -98,7 +89,7 @@ impl Buffer {
     /// Appends the next entry and wakes the readers. Any other changes nothing.
     pub fn append(&self, entry: &Entry) -> Append {
         let mut frames = self.lock();
-        let Frames { bytes: Storage::Open(bytes), ends, ending } = &mut *frames else { return Append::Closed };
+        let Frames { bytes: Storage::Open(bytes), ends, terminal } = &mut *frames else { return Append::Closed };
         match entry.first.cmp(&(ends.len() as u64)) {
             Ordering::Less => return Append::Repeated,
             Ordering::Greater => return Append::Gap,
@@ -110,8 +101,8 @@ impl Buffer {
         let frame_ends = entry.frames.windows(2).enumerate().filter(|(_, pair)| pair == b"\n\n");
         ends.extend(frame_ends.map(|(at, _)| u32::try_from(size + at + 2).unwrap_or(u32::MAX)));
         let taken = entry.frames.len() + (ends.len() - count) * size_of::<u32>();
-        if entry.ending.is_some() {
-            ending.clone_from(&entry.ending);
+        if entry.terminal.is_some() {
+            terminal.clone_from(&entry.terminal);
             ends.shrink_to_fit();
             let whole = std::mem::take(bytes).into_boxed_slice();
             frames.bytes = Storage::Sealed(whole.into());
@@ -128,12 +119,12 @@ impl Buffer {
         let count = frames.ends.len();
         let first = usize::try_from(from).unwrap_or(usize::MAX);
         if first >= count {
-            return if frames.ending.is_some() { Read::Ended } else { Read::Pending };
+            return if frames.terminal.is_some() { Read::Ended } else { Read::Pending };
         }
         let start = first.checked_sub(1).map_or(0, |before| frames.ends[before]) as usize;
         let fitting = frames.ends[first..].partition_point(|&end| end as usize <= start.saturating_add(most));
         let next = first + fitting.max(1);
-        if hold && next == count && frames.ending.is_none() {
+        if hold && next == count && frames.terminal.is_none() {
             return Read::Pending;
         }
         let range = start..frames.ends[next - 1] as usize;
@@ -141,7 +132,7 @@ impl Buffer {
             Storage::Open(bytes) => Bytes::copy_from_slice(&bytes[range]),
             Storage::Sealed(bytes) => bytes.slice(range),
         };
-        Read::Frames { bytes, next: next as u64, terminal: next == count && frames.ending.is_some() }
+        Read::Frames { bytes, next: next as u64, terminal: next == count && frames.terminal.is_some() }
     }
 
     /// Resolves at the next append after this call, polled or not.
@@ -151,20 +142,20 @@ impl Buffer {
 
     /// Whether the terminal event is there.
     pub fn has_ended(&self) -> bool {
-        self.lock().ending.is_some()
+        self.lock().terminal.is_some()
     }
 
     /// How the stream ended, where it has.
-    pub fn ending(&self) -> Option<Ending> {
-        self.lock().ending.clone()
+    pub fn terminal(&self) -> Option<Terminal> {
+        self.lock().terminal.clone()
     }
 
     /// The failure that came in place of a first token, where it can be told as a status: it is one that can be an
     /// answer, and came within `gate` of the opening.
     pub fn refused(&self, gate: Duration) -> Option<Problem> {
         let frames = self.lock();
-        let early = |ending: &&Ending| frames.ends.len() == 1 && ending.after <= gate;
-        frames.ending.as_ref().filter(early)?.failed.clone().filter(Problem::can_answer)
+        let early = |terminal: &&Terminal| frames.ends.len() == 1 && terminal.after <= gate;
+        frames.terminal.as_ref().filter(early)?.failed.clone().filter(Problem::can_answer)
     }
 
     /// Waits for the first event.

@@ -3,17 +3,18 @@
 use std::{sync::Arc, time::Duration};
 
 use futures::{FutureExt, future::BoxFuture};
+use headwater_protocol::{IdempotencyKey, Problem};
 use tokio::{
     runtime::Handle,
     time::{Instant, sleep},
 };
 
 use super::{
-    super::{Event, JournalError, Stream, Writer, journal::IdempotencyKey, log::Entry},
+    super::{JournalError, Writer},
     Inner,
     store::Added,
 };
-use crate::problem::Problem;
+use crate::stream::{Entry, Event, Stream};
 
 /// From a failed attempt to the next.
 const RETRY: Duration = Duration::from_millis(200);
@@ -87,8 +88,8 @@ impl RedisWriter {
             }
             sleep(RETRY).await;
             // It may be too late by now to tell a failure as a status.
-            if let Some(ending) = &mut entry.ending {
-                ending.after = self.stream.age();
+            if let Some(terminal) = &mut entry.terminal {
+                terminal.after = self.stream.age();
             }
         }
     }
@@ -105,7 +106,7 @@ impl RedisWriter {
         let own = kept.entries.first().is_some_and(|first| first.frames == entry.frames);
         let ended = self.stream.buffer.has_ended();
         Ok(match (own, ended) {
-            (true, ended) if ended == entry.ending.is_some() => Ok(()),
+            (true, ended) if ended == entry.terminal.is_some() => Ok(()),
             (_, true) => Err(Ended::Elsewhere.into()),
             (_, false) => Err(self.lose(Ended::Lost.into())),
         })
@@ -121,7 +122,7 @@ impl RedisWriter {
         if self.stream.buffer.has_ended() {
             return Ok(());
         }
-        let ends = entry.ending.is_some();
+        let ends = entry.terminal.is_some();
         let kept = self.keep(entry).await;
         if self.stream.buffer.has_ended() {
             self.journal.known.written(self.stream.id());

@@ -1,8 +1,6 @@
-//! Per-stream limits, and admission: a running slot or a place in the queue.
+//! Limits of a stream's life.
 
-use std::{sync::Arc, time::Duration};
-
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use std::time::Duration;
 
 /// Times and sizes of a stream's life.
 #[derive(Clone, Copy, Debug)]
@@ -32,25 +30,4 @@ pub struct Pace {
     pub write_interval: Duration,
     /// The silence after which a comment is sent.
     pub heartbeat: Duration,
-}
-
-/// A place among the running generations, or in the queue for one.
-pub(crate) enum Slot {
-    Held(OwnedSemaphorePermit),
-    Queued { slots: Arc<Semaphore>, place: OwnedSemaphorePermit },
-}
-
-impl Slot {
-    /// Waits for the place; it is free again when the permit is dropped. `None` only where places are no
-    /// longer given out, which this hub never does.
-    pub(crate) async fn acquire(self) -> Option<OwnedSemaphorePermit> {
-        match self {
-            Self::Held(permit) => Some(permit),
-            Self::Queued { slots, place } => {
-                let permit = slots.acquire_owned().await.ok();
-                drop(place);
-                permit
-            }
-        }
-    }
 }

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use headwater_protocol::StreamId;
 use redis::{
     Cmd, cmd,
     streams::{StreamId as RedisEntry, StreamReadReply},
@@ -13,7 +14,7 @@ use super::{
     Inner,
     store::{EVENTS, Message, entry, events, inbox},
 };
-use crate::stream::{Cancel, StreamId, log::Append};
+use crate::stream::{Append, Cancel};
 
 /// How long the command blocks: a server that is there says so this often.
 const BLOCK: Duration = Duration::from_secs(1);

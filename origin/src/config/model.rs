@@ -29,15 +29,15 @@ pub struct Provider {
     /// The part of a model's name before the colon.
     pub name: &'static str,
     /// The protocol, as the library calls it.
-    pub(super) protocol: AdapterKind,
+    pub(crate) protocol: AdapterKind,
     /// The variable of its key; `None` where it takes none.
-    pub(super) key: Option<&'static str>,
+    pub(crate) key: Option<&'static str>,
     /// Its address.
-    pub(super) address: &'static str,
+    pub(crate) address: &'static str,
     /// The variable that its own tools read another address from.
-    pub(super) address_variable: Option<&'static str>,
+    pub(crate) address_variable: Option<&'static str>,
     /// What is appended to the address: its own tools leave the version out of it.
-    pub(super) path: &'static str,
+    pub(crate) path: &'static str,
 }
 
 /// Where a provider's API begins: `https://`, or `http://` to this machine; nothing in it is a secret.
@@ -156,7 +156,7 @@ impl BaseUrl {
     }
 
     /// The same with `path` at its end, unless it is there already.
-    pub(super) fn under(mut self, path: &str) -> Self {
+    pub(crate) fn under(mut self, path: &str) -> Self {
         if !path.is_empty() && !self.0.path().trim_end_matches('/').ends_with(&format!("/{path}")) {
             let path = format!("{}{path}/", self.0.path());
             self.0.set_path(&path);
@@ -166,7 +166,7 @@ impl BaseUrl {
 
     /// An address as Ollama's own tools take it: scheme and port may be missing. What the server reads from the same
     /// variable as "listen everywhere" is this machine.
-    pub(super) fn of_ollama(text: &str) -> Result<Self, String> {
+    pub(crate) fn of_ollama(text: &str) -> Result<Self, String> {
         /// What Ollama listens on.
         const PORT: u16 = 11434;
         if text.contains("://") {

@@ -5,12 +5,13 @@ use std::io;
 
 use bytes::Bytes;
 use futures::stream;
+use headwater_protocol::Cursor;
 use tokio::time::{Instant, timeout_at};
 
-use super::{Cursor, ReaderGuard, Stream, limits::Pace, log::Read};
 use crate::{
-    metrics::Counted,
-    wire::{self, Framing},
+    config::limits::Pace,
+    stream::{Framing, Read, ReaderGuard, Stream, frame},
+    telemetry::metrics::Counted,
 };
 
 /// The most that one write carries, bytes: a replay in few writes, a slow reader with bounded memory.
@@ -40,7 +41,7 @@ struct BrokenOff;
 impl Reader {
     pub(crate) fn new(guard: ReaderGuard, next: u64, framing: Framing, pace: Pace, counted: Counted) -> Self {
         let cursor = Cursor { id: guard.stream().id().clone(), next };
-        let opening = (framing == Framing::Framed).then(|| wire::opening(&cursor));
+        let opening = (framing == Framing::Framed).then(|| frame::opening(&cursor));
         let silent_since = Instant::now();
         Self { guard, _counted: counted, framing, pace, next, opening, last_tokens: None, silent_since, ended: false }
     }
@@ -73,7 +74,7 @@ impl Reader {
                     self.next = next;
                     (self.last_tokens, self.silent_since) = (Some(now), now);
                     // A bare stream tells of a failure by breaking off, behind its last chunk.
-                    let failed = terminal && stream.buffer.ending().is_some_and(|ending| ending.failed.is_some());
+                    let failed = terminal && stream.buffer.terminal().is_some_and(|terminal| terminal.failed.is_some());
                     self.ended = terminal && !(failed && self.framing == Framing::Bare);
                     let bytes = self.framed(bytes);
                     if !bytes.is_empty() {
@@ -88,7 +89,7 @@ impl Reader {
                     let beat = (self.framing == Framing::Framed).then(|| self.silent_since + self.pace.heartbeat);
                     if beat.is_some_and(|at| at <= now) {
                         self.silent_since = now;
-                        return Some(Ok(Bytes::from_static(wire::HEARTBEAT.as_bytes())));
+                        return Some(Ok(Bytes::from_static(frame::HEARTBEAT.as_bytes())));
                     }
                     match if now < due { Some(due) } else { beat } {
                         Some(at) => drop(timeout_at(at, grown).await),
@@ -112,7 +113,7 @@ impl Reader {
         match (self.framing, self.opening.take()) {
             (Framing::Framed, None) => bytes,
             (Framing::Framed, Some(opening)) => [opening.as_bytes(), &bytes].concat().into(),
-            (Framing::Bare, _) => wire::bare(&bytes).into(),
+            (Framing::Bare, _) => frame::bare(&bytes).into(),
         }
     }
 }

@@ -1,7 +1,18 @@
-//! What the edge proves itself with.
+//! The edge's secret: who may call.
 
+use std::sync::Arc;
+
+use axum::{
+    extract::{Request, State},
+    http::header,
+    middleware::Next,
+    response::Response,
+};
+use headwater_protocol::Problem;
 use secrecy::{ExposeSecret, SecretString};
 use subtle::{Choice, ConstantTimeEq};
+
+use super::{problem::ProblemResponse, router::App};
 
 /// The shortest secret, bytes.
 const MIN_SECRET: usize = 16;
@@ -42,5 +53,20 @@ impl Secrets {
     pub fn accept(&self, token: &[u8]) -> bool {
         let equal = |secret: &SecretString| secret.expose_secret().as_bytes().ct_eq(token);
         self.0.iter().map(equal).fold(Choice::from(0), |any, one| any | one).into()
+    }
+}
+
+/// Lets in who holds one of the secrets.
+pub(super) async fn authorise(
+    State(app): State<Arc<App>>,
+    request: Request,
+    next: Next,
+) -> Result<Response, ProblemResponse> {
+    let token =
+        request.headers().get(header::AUTHORIZATION).and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
+    if token.is_some_and(|token| app.secrets.accept(token)) {
+        Ok(next.run(request).await)
+    } else {
+        Err(Problem::unauthorised().into())
     }
 }

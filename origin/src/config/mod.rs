@@ -4,6 +4,10 @@
 //! environment and `first-token-timeout` in the file. A value is parsed by the same code wherever it comes from,
 //! because the file's values become the defaults of the flags.
 
+pub mod limits;
+pub mod model;
+pub mod redis;
+
 use std::{
     collections::BTreeMap,
     ffi::{OsStr, OsString},
@@ -20,15 +24,14 @@ use clap::{
     builder::{FalseyValueParser, TypedValueParser},
     error::ErrorKind,
 };
+use headwater_protocol::{OriginName, PromptName};
 
-use crate::{
-    model::name::Name,
-    prompt::{Prompt, PromptName, Prompts},
-    stream::{
-        Limits, OriginName, Pace,
-        redis::address::{Address, NoAddress},
-    },
+use self::{
+    limits::{Limits, Pace},
+    model::Name,
+    redis::{Address, NoAddress},
 };
+use crate::prompt::{Prompt, Prompts};
 
 /// Headwater's origin: turns a prompt into a model's answer and streams it as Server-Sent Events.
 ///

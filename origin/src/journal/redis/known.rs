@@ -5,9 +5,10 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
 };
 
+use headwater_protocol::{IdempotencyKey, StreamId};
 use tokio::time::Instant;
 
-use super::super::{ReaderGuard, Stream, StreamId, journal::IdempotencyKey};
+use crate::stream::{ReaderGuard, Stream};
 
 /// The streams known here. A stream that nobody holds any more is let go at once.
 #[derive(Default)]

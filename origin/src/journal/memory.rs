@@ -10,12 +10,11 @@ use std::{
 };
 
 use futures::{FutureExt, future::BoxFuture};
+use headwater_protocol::{IdempotencyKey, Problem, StreamId};
 use tokio::time::{Instant, sleep};
 
-use super::{
-    Event, Idempotency, Journal, JournalError, Opened, Stream, StreamId, Writer, journal::IdempotencyKey, log::Append,
-};
-use crate::problem::Problem;
+use super::{Idempotency, Journal, JournalError, Opened, Writer};
+use crate::stream::{Append, Event, Stream};
 
 /// What a stream or a key costs beside its frames, bytes: ids, maps, the buffer itself. Counted, so that a flood of
 /// empty streams is bounded too.
@@ -223,7 +222,7 @@ impl MemoryWriter {
         let Append::Next(taken) = self.stream.buffer.append(&entry) else { return };
         self.size += taken;
         self.journal.grow(taken);
-        if entry.ending.is_some() {
+        if entry.terminal.is_some() {
             self.journal.finish(self.stream.id(), self.size);
         }
     }

@@ -16,6 +16,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use headwater_protocol::{IdempotencyKey, Problem, StreamId};
 use rand::{RngExt, distr::Alphanumeric};
 use redis::{
     AsyncConnectionConfig, Client, Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError, RedisResult, Script,
@@ -25,15 +26,11 @@ use redis::{
     streams::{StreamId as RedisEntry, StreamRangeReply},
 };
 
-use super::{
-    super::{
-        Idempotency, JournalError, Stream, StreamId,
-        journal::IdempotencyKey,
-        log::{Ending, Entry},
-    },
-    address::Address,
+use super::super::{Idempotency, JournalError};
+use crate::{
+    config::redis::Address,
+    stream::{Entry, Stream, Terminal},
 };
-use crate::problem::Problem;
 
 /// How long Redis may take to accept a connection, and to answer: it is away then.
 const ANSWER: Duration = Duration::from_secs(1);
@@ -138,8 +135,8 @@ impl Store {
     pub(super) async fn add(&self, id: &StreamId, entry: &Entry) -> RedisResult<Added> {
         let mut add = cmd("XADD");
         add.arg(events(id)).arg("NOMKSTREAM").arg(place(entry.first)).arg("frames").arg(&entry.frames[..]);
-        if let Some(ending) = &entry.ending {
-            add.arg("ending").arg(serde_json::to_string(ending).unwrap_or_default());
+        if let Some(terminal) = &entry.terminal {
+            add.arg("ending").arg(serde_json::to_string(terminal).unwrap_or_default());
         }
         match self.ask::<Option<String>>(&add).await {
             Ok(Some(_)) => Ok(Added::Kept),
@@ -349,10 +346,10 @@ pub(super) fn entry(found: &RedisEntry) -> Option<Entry> {
     let first = found.id.strip_prefix("0-")?.parse::<u64>().ok()?.checked_sub(1)?;
     let frames: Bytes = found.get("frames").filter(|frames: &Bytes| frames.ends_with(b"\n\n"))?;
     // Of a newer origin it may not be understood here; the frames say it all the same.
-    let unknown = || Ending { after: Duration::MAX, failed: Some(Problem::internal()) };
-    let ending =
+    let unknown = || Terminal { after: Duration::MAX, failed: Some(Problem::internal()) };
+    let terminal =
         found.get::<String>("ending").map(|ending| serde_json::from_str(&ending).unwrap_or_else(|_| unknown()));
-    Some(Entry { first, frames, ending })
+    Some(Entry { first, frames, terminal })
 }
 
 fn parse(id: &str) -> RedisResult<StreamId> {

@@ -1,0 +1,28 @@
+//! `GET /healthz`: whether this origin takes new streams.
+
+use std::sync::Arc;
+
+use axum::{
+    extract::State,
+    http::Method,
+    response::{IntoResponse, Json, Response},
+};
+use headwater_protocol::Problem;
+use serde::Serialize;
+
+use super::{problem::ProblemResponse, router::App};
+use crate::generation::hub::Status;
+
+/// Answers with the status, and how many streams there are.
+pub(super) async fn health(State(app): State<Arc<App>>, method: Method) -> Result<Response, ProblemResponse> {
+    #[derive(Serialize)]
+    struct Health {
+        status: &'static str,
+        streams: Status,
+    }
+    if !matches!(method, Method::GET | Method::HEAD) {
+        return Err(Problem::invalid_method("GET, HEAD").into());
+    }
+    let status = if app.hub.draining() { "draining" } else { "ok" };
+    Ok(Json(Health { status, streams: app.hub.status() }).into_response())
+}

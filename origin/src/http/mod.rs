@@ -1,0 +1,19 @@
+//! HTTP: the only folder that knows it. Requests become calls on the hub, and their results answers.
+//!
+//! # Layout
+//! - [`server`]: sockets, deadlines, the connection cap, graceful drain.
+//! - [`router`]: which path is which handler.
+//! - `start`, `follow`, `stop`, `health`: a handler each.
+//! - `request`: what several handlers read of a request.
+//! - [`auth`]: the edge's secret.
+//! - `problem`: a problem as an answer.
+
+pub mod auth;
+mod follow;
+mod health;
+mod problem;
+mod request;
+pub mod router;
+pub mod server;
+mod start;
+mod stop;

@@ -1,0 +1,50 @@
+//! A problem as an answer.
+
+use axum::{
+    extract::Request,
+    http::{HeaderValue, StatusCode, header},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use headwater_protocol::{Kind, Problem, header::PROBLEM};
+
+/// A handler's problem. It becomes an answer in [`answer`], where the path is known.
+pub(super) struct ProblemResponse(Problem);
+
+impl From<Problem> for ProblemResponse {
+    fn from(problem: Problem) -> Self {
+        Self(problem)
+    }
+}
+
+impl IntoResponse for ProblemResponse {
+    fn into_response(self) -> Response {
+        let mut response = status(&self.0).into_response();
+        response.extensions_mut().insert(self.0);
+        response
+    }
+}
+
+/// Writes a handler's problem as a document that names the request's path.
+pub(super) async fn answer(request: Request, next: Next) -> Response {
+    let path = request.uri().path().to_owned();
+    let mut response = next.run(request).await;
+    match response.extensions_mut().remove::<Problem>() {
+        Some(problem) => document(&problem, &path),
+        None => response,
+    }
+}
+
+fn document(problem: &Problem, instance: &str) -> Response {
+    let headers = [(header::CONTENT_TYPE, PROBLEM), (header::CACHE_CONTROL, "no-store")];
+    let allow = problem.allow().map(|allow| [(header::ALLOW, allow)]);
+    let retry_after = problem.retry_after_s().map(|seconds| [(header::RETRY_AFTER, HeaderValue::from(seconds))]);
+    // RFC 9110 section 15.5.2.
+    let challenge = (problem.kind() == Kind::Unauthorised).then_some([(header::WWW_AUTHENTICATE, "Bearer")]);
+    (status(problem), headers, allow, retry_after, challenge, problem.document(instance)).into_response()
+}
+
+fn status(problem: &Problem) -> StatusCode {
+    // The statuses are constants of the protocol crate.
+    StatusCode::from_u16(problem.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+}

@@ -1,0 +1,51 @@
+//! What several handlers read of a request.
+
+use std::collections::BTreeMap;
+
+use axum::{
+    extract::{Query, Request},
+    http::{HeaderMap, HeaderName, HeaderValue, header},
+};
+use headwater_protocol::{
+    CURSOR_PARAMETERS, Cursor, Problem, Variables,
+    header::{self as rules, accepts_event_stream},
+};
+
+use crate::stream::Framing;
+
+pub(super) const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+
+/// Whether a browser asks before anybody wants the answer.
+pub(super) fn is_prefetch(headers: &HeaderMap) -> bool {
+    headers.get_all("sec-purpose").iter().filter_map(|purpose| purpose.to_str().ok()).any(rules::is_prefetch)
+}
+
+/// Framed where `Accept` names event streams, else bare.
+pub(super) fn framing(headers: &HeaderMap) -> Framing {
+    let names = |accept: &HeaderValue| accept.to_str().is_ok_and(accepts_event_stream);
+    if headers.get_all(header::ACCEPT).iter().any(names) { Framing::Framed } else { Framing::Bare }
+}
+
+/// The query's members.
+pub(super) fn query(request: &Request) -> Result<Variables, Problem> {
+    let query = Query::<BTreeMap<String, String>>::try_from_uri(request.uri());
+    query
+        .map(|Query(query)| Variables(query))
+        .map_err(|_| Problem::bad_request("the query doesn't parse; encode its values"))
+}
+
+/// Takes the cursor out of a query, whatever its name. An empty one is none.
+pub(super) fn take_cursor(query: &mut Variables) -> Option<String> {
+    let cursors = CURSOR_PARAMETERS.map(|name| query.0.remove(name));
+    cursors.into_iter().flatten().find(|cursor| !cursor.is_empty())
+}
+
+/// A header's text, else the parameter. Bytes that aren't UTF-8 stay wrong; they aren't left out.
+pub(super) fn header_or(headers: &HeaderMap, name: &HeaderName, parameter: Option<String>) -> Option<String> {
+    let header = headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+    rules::header_or(header, parameter)
+}
+
+pub(super) fn parse_cursor(text: &str) -> Result<Cursor, Problem> {
+    text.parse().map_err(|_| Problem::malformed_cursor())
+}

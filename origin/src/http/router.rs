@@ -1,0 +1,66 @@
+//! Which path is which handler.
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    extract::{Path, Request, State, rejection::PathRejection},
+    http::{Method, header},
+    middleware,
+    response::Response,
+    routing::{any, get},
+};
+use headwater_protocol::Problem;
+
+use super::{
+    auth::{self, Secrets},
+    follow, health,
+    problem::{self, ProblemResponse},
+    start, stop,
+};
+use crate::{generation::Hub, prompt::Prompts, telemetry::metrics};
+
+/// What the handlers work with.
+pub struct App {
+    /// The streams.
+    pub hub: Hub,
+    /// The prompts.
+    pub prompts: Prompts,
+    /// The edge's secrets.
+    pub secrets: Secrets,
+    /// Whether variables go to the log.
+    pub log_variables: bool,
+}
+
+/// The origin's service.
+pub fn router(app: App) -> Router {
+    let app = Arc::new(app);
+    Router::new()
+        .route("/prompts/{name}", any(start::start))
+        .route("/streams/{id}", any(stream))
+        .layer(middleware::from_fn_with_state(app.clone(), auth::authorise))
+        .route("/healthz", any(health::health))
+        .fallback(async || ProblemResponse::from(Problem::no_such_path()))
+        .layer(middleware::from_fn(problem::answer))
+        .with_state(app)
+}
+
+/// The metrics' service, for an address of its own: `GET /metrics`.
+pub fn metrics(hub: Hub) -> Router {
+    let metrics = async |State(hub): State<Hub>| ([(header::CONTENT_TYPE, metrics::MEDIA_TYPE)], hub.metrics());
+    Router::new().route("/metrics", get(metrics)).with_state(hub)
+}
+
+/// `/streams/ID`. The method is checked before the id, and axum's `get` would also serve HEAD.
+async fn stream(
+    State(app): State<Arc<App>>,
+    path: Result<Path<String>, PathRejection>,
+    request: Request,
+) -> Result<Response, ProblemResponse> {
+    let Path(id) = path.map_err(|_| Problem::no_such_path())?;
+    match *request.method() {
+        Method::GET => follow::follow(&app, &id, request).await,
+        Method::DELETE => stop::stop(&app, &id).await,
+        _ => Err(Problem::invalid_method("GET, DELETE").into()),
+    }
+}
