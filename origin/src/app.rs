@@ -1,6 +1,6 @@
 //! Builds journal, models, hub and servers; waits for the signals.
 
-use std::{error::Error, future::Future, net::SocketAddr, process::ExitCode, sync::Arc};
+use std::{error::Error, fmt::Display, future::Future, net::SocketAddr, process::ExitCode, sync::Arc};
 
 use futures::future::OptionFuture;
 use tokio::{
@@ -21,6 +21,9 @@ use crate::{
     telemetry::log,
 };
 
+/// The exit code where a setting can't be used.
+const USAGE: u8 = 2;
+
 /// The models that the settings name, in order of preference.
 pub type Models = Vec<Arc<dyn Model>>;
 
@@ -29,13 +32,19 @@ pub type Models = Vec<Arc<dyn Model>>;
 pub fn main(models: impl FnOnce(&Config) -> Result<Models, Box<dyn Error>>) -> ExitCode {
     let config = match Config::parse_from_env(std::env::args_os()) {
         Ok(config) => config,
-        Err(ConfigError::Flags(error)) => error.exit(),
-        Err(error) => return refuse(&error),
+        Err(ConfigError::Help(error)) => error.exit(),
+        Err(error) => {
+            refuse(&error);
+            return ExitCode::from(USAGE);
+        }
     };
-    log::init();
+    if let Err(error) = log::init() {
+        refuse(&error);
+        return ExitCode::from(USAGE);
+    }
     match start(config, models) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => refuse(&*error),
+        Err(error) => refuse(&error),
     }
 }
 
@@ -121,7 +130,7 @@ fn raise_file_limit(connections: usize) {
     }
 }
 
-fn refuse(error: &dyn Error) -> ExitCode {
+fn refuse(error: &dyn Display) -> ExitCode {
     eprintln!("headwater-origin: {error}");
     ExitCode::FAILURE
 }

@@ -32,23 +32,18 @@ struct Source {
     defaults: BTreeMap<String, String>,
 }
 
-/// A template that isn't one.
+/// A template that isn't one. The message repeats nothing of it: what is in the configuration's file stays there.
 #[derive(Debug, thiserror::Error)]
 pub enum PromptError {
     /// Its braces don't match.
-    #[error("the template {template:?} doesn't parse: {reason}")]
-    Syntax {
-        /// The template.
-        template: String,
-        /// What the parser says.
-        reason: String,
-    },
+    #[error("the template doesn't parse: {0}")]
+    Syntax(String),
     /// A variable has a name that means something else in a query.
     #[error("a template's variable can't be named {0:?}")]
     Reserved(&'static str),
     /// A default is given for a variable that the template hasn't.
-    #[error("the template has no variable {0:?}, but a default for it")]
-    UnusedDefault(String),
+    #[error("a default is given for a variable that the template hasn't")]
+    UnusedDefault,
 }
 
 impl Prompts {
@@ -98,13 +93,15 @@ impl TryFrom<Source> for Prompt {
     type Error = PromptError;
 
     fn try_from(Source { template, defaults }: Source) -> Result<Self, PromptError> {
-        let parsed = Template::parse(&template)
-            .map_err(|error| PromptError::Syntax { template: template.clone(), reason: error.to_string() })?;
+        let parsed = Template::parse(&template).map_err(|error| {
+            // Behind it the parser repeats the template.
+            PromptError::Syntax(error.to_string().split(" at span ").next().unwrap_or_default().to_owned())
+        })?;
         if let Some(name) = CURSOR_PARAMETERS.into_iter().chain([KEY_PARAMETER]).find(|name| parsed.has_key(name)) {
             return Err(PromptError::Reserved(name));
         }
-        if let Some(name) = defaults.keys().find(|name| !parsed.has_key(name)) {
-            return Err(PromptError::UnusedDefault(name.clone()));
+        if defaults.keys().any(|name| !parsed.has_key(name)) {
+            return Err(PromptError::UnusedDefault);
         }
         Ok(Self { template, defaults })
     }

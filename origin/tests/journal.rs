@@ -449,14 +449,14 @@ fn kind(log: &Stream) -> Kind {
 
 fn hub(journal: Arc<dyn Journal>) -> Hub {
     let limits = Limits {
-        gate: Duration::from_secs(2),
+        start_window: Duration::from_secs(2),
         idle_timeout: LONG,
         total_timeout: None,
         linger: LINGER,
         stream_bytes: 1 << 20,
         generations: 8,
         queue: 8,
-        pace: Pace { write_interval: Duration::ZERO, heartbeat: Duration::from_secs(10) },
+        pace: Pace { write_interval: Duration::ZERO, heartbeat: Some(Duration::from_secs(10)) },
     };
     let models = Fallback::new(vec![Arc::new(Scripted)], LONG);
     Hub::new("a".parse().unwrap(), models, journal, limits)

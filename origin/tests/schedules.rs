@@ -231,14 +231,14 @@ async fn run(
 
 fn limits(second: Duration) -> Limits {
     Limits {
-        gate: Duration::from_millis(10),
+        start_window: Duration::from_millis(10),
         idle_timeout: second * PATIENCE,
         total_timeout: None,
         linger: second * LINGER,
         stream_bytes: 1 << 20,
         generations: 4,
         queue: 4,
-        pace: Pace { write_interval: Duration::from_millis(8), heartbeat: Duration::from_secs(10) },
+        pace: Pace { write_interval: Duration::from_millis(8), heartbeat: Some(Duration::from_secs(10)) },
     }
 }
 

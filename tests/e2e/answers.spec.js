@@ -292,8 +292,8 @@ test.describe("a model that fails before its first token", () => {
     expect((await origin.streams()).started).toBe(2);
   });
 
-  test.describe("but after the gate", () => {
-    test.use({ flags: ["--gate", "50ms"] });
+  test.describe("but after the start window", () => {
+    test.use({ flags: ["--start-window", "50ms"] });
 
     test("fault 14: is told in `failed`; bare it breaks off", async ({ edge, origin }) => {
       const topic = script(500, { fail: "refused" });
@@ -319,8 +319,8 @@ test.describe("a model that fails before its first token", () => {
       expect((await origin.streams()).started).toBe(1);
     });
 
-    test.describe("after the gate", () => {
-      test.use({ flags: ["--gate", "50ms", "--first-token-timeout", "500ms"] });
+    test.describe("after the start window", () => {
+      test.use({ flags: ["--start-window", "50ms", "--first-token-timeout", "500ms"] });
 
       test("fault 15: is told in `failed` at the first token's deadline; bare it breaks off", async ({ edge, origin }) => {
         const topic = script(60_000, "late");

@@ -137,7 +137,7 @@ test("a native EventSource that is cut off goes on where it was", async ({ edge,
 });
 
 test.describe("with an answer that begins before its first token", () => {
-  test.use({ flags: ["--gate", "50ms"] });
+  test.use({ flags: ["--start-window", "50ms"] });
 
   test("fault 13: a native EventSource cut off there is back at the same stream, with the cursor of the opening event", async ({ edge, origin, page, context }) => {
     const wire = await cuttable(edge.port);

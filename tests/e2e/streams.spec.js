@@ -191,8 +191,8 @@ test.describe("left before the first token", () => {
     expect((await origin.streams()).started).toBe(1);
   });
 
-  test.describe("but behind the gate", () => {
-    test.use({ flags: ["--gate", "50ms"] });
+  test.describe("but behind the start window", () => {
+    test.use({ flags: ["--start-window", "50ms"] });
 
     test("fault 13: with the cursor of the opening event one is back at the same stream", async ({ edge, origin }) => {
       const first = await open(simple(edge, script(1_500, "late")));

@@ -6,7 +6,7 @@ use std::time::Duration;
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// How long a start waits for its first event before the response begins without.
-    pub gate: Duration,
+    pub start_window: Duration,
     /// From one token to the next.
     pub idle_timeout: Duration,
     /// For a whole answer, queueing apart; beyond it the answer ends with finish `length`.
@@ -28,6 +28,6 @@ pub struct Limits {
 pub struct Pace {
     /// The least time between two writes of tokens.
     pub write_interval: Duration,
-    /// The silence after which a comment is sent.
-    pub heartbeat: Duration,
+    /// The silence after which a comment is sent, where any is.
+    pub heartbeat: Option<Duration>,
 }

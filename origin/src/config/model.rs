@@ -114,7 +114,7 @@ impl FromStr for Name {
         });
         let (provider, model) = provider.ok_or_else(|| {
             let providers = PROVIDERS.each_ref().map(|provider| format!("{}:MODEL", provider.name)).join(", ");
-            format!("there is no model {text:?}; --model takes embedded, {providers}, or BASE_URL#MODEL")
+            format!("takes embedded, {providers}, or BASE_URL#MODEL")
         })?;
         Ok(Self::Remote(Place::Provider(provider), parse_model(model)?))
     }

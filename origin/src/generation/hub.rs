@@ -104,7 +104,7 @@ impl Hub {
     }
 
     /// Starts a stream, or attaches to the one that the same key has started. Waits for the first event, at
-    /// most for the gate.
+    /// most for the start window.
     ///
     /// # Errors
     /// The failure that came instead of a first token; no room; a key of another start, or of a stream that is
@@ -138,8 +138,8 @@ impl Hub {
             }
         };
         let stream = guard.stream();
-        let _ = timeout(hub.limits.gate, stream.buffer.begun()).await;
-        match stream.buffer.refused(hub.limits.gate) {
+        let _ = timeout(hub.limits.start_window, stream.buffer.begun()).await;
+        match stream.buffer.refused(hub.limits.start_window) {
             Some(problem) => {
                 hub.journal.discard(stream.id()).await?;
                 Err(problem)

@@ -86,7 +86,8 @@ impl Reader {
                         self.silent_since = now;
                         return Some(Ok(opening.into()));
                     }
-                    let beat = (self.framing == Framing::Framed).then(|| self.silent_since + self.pace.heartbeat);
+                    let heartbeat = self.pace.heartbeat.filter(|_| self.framing == Framing::Framed);
+                    let beat = heartbeat.map(|after| self.silent_since + after);
                     if beat.is_some_and(|at| at <= now) {
                         self.silent_since = now;
                         return Some(Ok(Bytes::from_static(frame::HEARTBEAT.as_bytes())));

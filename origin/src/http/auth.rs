@@ -1,6 +1,6 @@
 //! The edge's secret: who may call.
 
-use std::sync::Arc;
+use std::{env, ffi::OsString, sync::Arc};
 
 use axum::{
     extract::{Request, State},
@@ -21,32 +21,38 @@ const MIN_SECRET: usize = 16;
 #[derive(Clone, Debug)]
 pub struct Secrets(Vec<SecretString>);
 
-/// No secret, or one that can be guessed.
+/// A secret that can't be used. The message names its variable and repeats nothing of it.
 #[derive(Debug, thiserror::Error)]
-#[error(
-    "EDGE_SECRET is missing or shorter than {MIN_SECRET} bytes; set it to the secret that the edge sends, such as the output of `openssl rand -hex 32`"
-)]
-pub struct UnfitSecret;
+pub enum UnfitSecret {
+    /// There is none, or it can be guessed.
+    #[error(
+        "{0} is missing or shorter than {MIN_SECRET} bytes; set it to the secret that the edge sends, such as the output of `openssl rand -hex 32`"
+    )]
+    Short(&'static str),
+    /// It has characters that the edge can't send in a header.
+    #[error("{0} has characters that no header can carry; use ASCII, such as the output of `openssl rand -hex 32`")]
+    Unsendable(&'static str),
+}
 
 impl Secrets {
     /// The secrets of `EDGE_SECRET` and, where there is one, `EDGE_SECRET_PREVIOUS`.
     ///
     /// # Errors
-    /// The first is missing, or one is too short.
+    /// The first is missing, or one can't be used.
     pub fn from_env() -> Result<Self, UnfitSecret> {
-        let previous = std::env::var("EDGE_SECRET_PREVIOUS").ok().filter(|secret| !secret.is_empty());
-        let current = std::env::var("EDGE_SECRET").map_err(|_| UnfitSecret)?;
-        Self::new([current].into_iter().chain(previous))
+        const PREVIOUS: &str = "EDGE_SECRET_PREVIOUS";
+        let current = secret("EDGE_SECRET", env::var_os("EDGE_SECRET").unwrap_or_default())?;
+        let previous = env::var_os(PREVIOUS).filter(|value| !value.to_string_lossy().trim().is_empty());
+        let previous = previous.map(|value| secret(PREVIOUS, value)).transpose()?;
+        Ok(Self([current].into_iter().chain(previous).collect()))
     }
 
     /// These secrets.
     ///
     /// # Errors
-    /// One is too short.
+    /// One can't be used.
     pub fn new(secrets: impl IntoIterator<Item = String>) -> Result<Self, UnfitSecret> {
-        let secrets: Vec<_> = secrets.into_iter().map(SecretString::from).collect();
-        let long = secrets.iter().all(|secret| secret.expose_secret().len() >= MIN_SECRET);
-        if long && !secrets.is_empty() { Ok(Self(secrets)) } else { Err(UnfitSecret) }
+        secrets.into_iter().map(|text| secret("a secret", text.into())).collect::<Result<_, _>>().map(Self)
     }
 
     /// Whether `token` is one of them, in a time that doesn't depend on where it differs.
@@ -68,5 +74,15 @@ pub(super) async fn authorise(
         Ok(next.run(request).await)
     } else {
         Err(Problem::unauthorised().into())
+    }
+}
+
+/// A secret without the white space at its ends: files and consoles add it, and no header keeps it.
+fn secret(variable: &'static str, value: OsString) -> Result<SecretString, UnfitSecret> {
+    let text = value.into_string().map_err(|_| UnfitSecret::Unsendable(variable))?;
+    match text.trim() {
+        text if !text.bytes().all(|byte| matches!(byte, b' '..=b'~')) => Err(UnfitSecret::Unsendable(variable)),
+        text if text.len() < MIN_SECRET => Err(UnfitSecret::Short(variable)),
+        text => Ok(text.into()),
     }
 }

@@ -151,10 +151,10 @@ impl Buffer {
     }
 
     /// The failure that came in place of a first token, where it can be told as a status: it is one that can be an
-    /// answer, and came within `gate` of the opening.
-    pub fn refused(&self, gate: Duration) -> Option<Problem> {
+    /// answer, and came within `window` of the opening.
+    pub fn refused(&self, window: Duration) -> Option<Problem> {
         let frames = self.lock();
-        let early = |terminal: &&Terminal| frames.ends.len() == 1 && terminal.after <= gate;
+        let early = |terminal: &&Terminal| frames.ends.len() == 1 && terminal.after <= window;
         frames.terminal.as_ref().filter(early)?.failed.clone().filter(Problem::can_answer)
     }
 

@@ -7,10 +7,20 @@ const LOG: &str = "info,llama-cpp-2=warn,llama_cpp_2=error";
 /// The providers' library is never logged: it writes their answers in full, and keys may be among them.
 const UNLOGGED: &str = "genai=off";
 
+/// A filter that can't be read.
+#[derive(Debug, thiserror::Error)]
+#[error("RUST_LOG takes levels and targets, such as info or headwater_origin=debug")]
+pub(crate) struct WrongFilter;
+
 /// Starts the log. `RUST_LOG` replaces the default filter.
-pub(crate) fn init() {
-    let chosen = std::env::var(EnvFilter::DEFAULT_ENV).unwrap_or_else(|_| LOG.into());
-    let filter = EnvFilter::new(format!("{chosen},{UNLOGGED}"));
+///
+/// # Errors
+/// `RUST_LOG` is no filter.
+pub(crate) fn init() -> Result<(), WrongFilter> {
+    let chosen = std::env::var(EnvFilter::DEFAULT_ENV).ok().filter(|chosen| !chosen.trim().is_empty());
+    let chosen = chosen.unwrap_or_else(|| LOG.into());
+    let filter = EnvFilter::try_new(format!("{chosen},{UNLOGGED}")).map_err(|_| WrongFilter)?;
     let log = tracing_subscriber::fmt().json().flatten_event(true).with_current_span(false).with_span_list(false);
     log.with_env_filter(filter).with_writer(std::io::stderr).init();
+    Ok(())
 }

@@ -80,8 +80,8 @@ async fn a_failure_before_the_first_token_is_a_status() {
 }
 
 #[tokio::test]
-async fn a_failure_behind_the_gate_is_a_failed_event() {
-    let origin = spawn_origin(&["--gate", "10ms"]).await;
+async fn a_failure_behind_the_start_window_is_a_failed_event() {
+    let origin = spawn_origin(&["--start-window", "10ms"]).await;
     let all = events(open(origin.start(&json!([50, { "fail": "refused" }]))).await).await;
     let (name, failed) = terminal(&all);
     assert_eq!(
@@ -91,8 +91,8 @@ async fn a_failure_behind_the_gate_is_a_failed_event() {
 }
 
 #[tokio::test]
-async fn a_failure_behind_the_gate_is_told_to_a_retried_start_in_the_same_way() {
-    let origin = spawn_origin(&["--gate", "20ms"]).await;
+async fn a_failure_behind_the_start_window_is_told_to_a_retried_start_in_the_same_way() {
+    let origin = spawn_origin(&["--start-window", "20ms"]).await;
     let start = || origin.start(&json!([100, { "fail": "broke-off" }])).header("idempotency-key", "a-key-of-the-tests");
     let first = open(start()).await;
     let id = id_of(&first);

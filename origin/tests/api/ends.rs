@@ -40,7 +40,7 @@ async fn stop_ends_a_stream_at_once_for_all_its_readers() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn stop_ends_a_stream_that_waits_for_a_place() {
-    let origin = spawn_origin(&["--generations", "1", "--gate", "20ms"]).await;
+    let origin = spawn_origin(&["--generations", "1", "--start-window", "20ms"]).await;
     let running = open(origin.start(&endless())).await;
     let waiting = open(origin.start(&endless())).await;
     assert_eq!(origin.count("queued").await, 1);
@@ -77,7 +77,8 @@ async fn fault_12_a_bare_stream_ends_when_its_reader_leaves() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fault_15_a_model_that_stalls_is_given_up() {
-    let origin = spawn_origin(&["--gate", "10ms", "--first-token-timeout", "60ms", "--idle-timeout", "60ms"]).await;
+    let origin =
+        spawn_origin(&["--start-window", "10ms", "--first-token-timeout", "60ms", "--idle-timeout", "60ms"]).await;
     for (script, expected) in
         [(json!([10_000, "a"]), "first-token-timeout"), (json!(["a", 10_000, "b"]), "idle-timeout")]
     {

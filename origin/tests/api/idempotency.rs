@@ -85,11 +85,11 @@ async fn a_start_that_was_answered_with_a_problem_frees_its_key() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_key_outlives_its_evicted_journal() {
-    let origin = spawn_origin(&["--journal-size", "8KiB"]).await;
+    let origin = spawn_origin(&["--journal-size", "16KiB"]).await;
     let start = |key: String, script| origin.start(&script).header("idempotency-key", key);
-    events(open(start(KEY.into(), json!([{ "repeat": "a", "times": 2048 }]))).await).await;
-    events(open(start(format!("{KEY}-2"), json!([{ "repeat": "x", "times": 6144 }]))).await).await;
-    let late = start(KEY.into(), json!([{ "repeat": "a", "times": 2048 }])).send().await.unwrap();
+    events(open(start(KEY.into(), json!([{ "repeat": "a", "times": 4096 }]))).await).await;
+    events(open(start(format!("{KEY}-2"), json!([{ "repeat": "x", "times": 12_288 }]))).await).await;
+    let late = start(KEY.into(), json!([{ "repeat": "a", "times": 4096 }])).send().await.unwrap();
     assert_eq!(problem(late).await, (404, "expired".into()));
     assert_eq!(origin.count("started").await, 2);
 }
@@ -109,7 +109,7 @@ async fn fault_13_a_reader_gone_before_the_first_token_comes_back_with_its_key()
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fault_13_a_reader_gone_before_the_first_token_comes_back_with_the_first_cursor() {
-    let origin = spawn_origin(&["--gate", "20ms"]).await;
+    let origin = spawn_origin(&["--start-window", "20ms"]).await;
     let mut response = open(origin.start(&json!([300, "a"]))).await;
     let opening = String::from_utf8(response.chunk().await.unwrap().unwrap().to_vec()).unwrap();
     let cursor = opening.lines().find_map(|line| line.strip_prefix("id: ")).unwrap().to_owned();

@@ -25,19 +25,21 @@ async fn a_stream_that_was_abandoned_before_its_first_token_breaks_off_and_is_no
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_refused_start_frees_its_key_where_the_journal_is_full_too() {
-    let origin = spawn_origin(&["--journal-size", "600"]).await;
+    let origin = spawn_origin(&["--journal-size", "16KiB"]).await;
+    let running = open(origin.start(&json!([{ "repeat": "x", "times": 20_000 }, 60_000]))).await;
     for _ in 0..2 {
         let refused = start(&origin, KEY, json!([{ "fail": "broke-off" }])).await;
         assert_eq!(problem(refused).await, (502, "model-broke-off".into()));
     }
-    assert_eq!(origin.count("started").await, 2);
+    assert_eq!(origin.count("started").await, 3);
+    origin.stop(&id_of(&running)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_key_outlives_its_stream_in_a_journal_that_running_streams_fill() {
-    let origin = spawn_origin(&["--journal-size", "4KiB"]).await;
+    let origin = spawn_origin(&["--journal-size", "16KiB"]).await;
     events(start(&origin, KEY, json!(["a"])).await).await;
-    let running = open(origin.start(&json!([{ "repeat": "x", "times": 6_000 }, 60_000]))).await;
+    let running = open(origin.start(&json!([{ "repeat": "x", "times": 20_000 }, 60_000]))).await;
     let expired = start(&origin, KEY, json!(["a"])).await;
     assert_eq!(problem(expired).await, (404, "expired".into()));
     assert_eq!(origin.count("started").await, 2);
@@ -46,10 +48,12 @@ async fn a_key_outlives_its_stream_in_a_journal_that_running_streams_fill() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn where_keys_alone_fill_the_journal_nothing_starts() {
-    let origin = spawn_origin(&["--journal-size", "1KiB"]).await;
+    // 512 bytes a key.
+    const KEYS: usize = 32;
+    let origin = spawn_origin(&["--journal-size", "16KiB"]).await;
     let mut answers = Vec::new();
-    for number in 0..6 {
-        let answer = start(&origin, &format!("{KEY}-{number}"), json!([{ "repeat": "x", "times": 2_000 }])).await;
+    for number in 0..KEYS + 4 {
+        let answer = start(&origin, &format!("{KEY}-{number}"), json!([{ "repeat": "x", "times": 20_000 }])).await;
         if answer.status() == 200 {
             events(answer).await;
             origin.until("running", 0).await;

@@ -61,8 +61,8 @@ async fn fault_22_headers_that_come_byte_by_byte_are_cut_at_the_deadline() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fault_23_over_the_generation_cap_and_the_queue_starts_are_refused_at_once() {
-    // A start in the queue is answered when it has its place, or at the gate.
-    let origin = spawn_origin(&["--generations", "2", "--queue", "1", "--gate", "1h"]).await;
+    // A start in the queue is answered when it has its place, or when the start window is over.
+    let origin = spawn_origin(&["--generations", "2", "--queue", "1", "--start-window", "9s"]).await;
     let endless = json!([{ "tokens": 100_000, "every_ms": 5 }]);
     let running = join_all((0..2).map(|_| open(origin.start(&endless)))).await;
     let queued = tokio::spawn(open(origin.start(&endless)));

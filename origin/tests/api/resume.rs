@@ -144,7 +144,7 @@ async fn fault_9_readers_share_one_generation() {
 
 #[tokio::test]
 async fn fault_11_silence_is_filled_with_comments() {
-    let origin = spawn_origin(&["--heartbeat", "50ms", "--gate", "20ms"]).await;
+    let origin = spawn_origin(&["--heartbeat", "50ms", "--start-window", "20ms"]).await;
     let asked = Instant::now();
     let response = open(origin.start(&json!([1_000, "a", 1_000, "b"]))).await;
     let id = id_of(&response);
@@ -179,4 +179,18 @@ async fn a_cursor_ahead_of_a_running_stream_gets_comments_meanwhile() {
     let id = id_of(&response);
     let ahead = origin.follow(&format!("{id}.195")).await.text().await.unwrap();
     assert!(ahead.contains(frame::HEARTBEAT), "tokens that are not for this reader are silence to it: {ahead}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_heartbeat_of_zero_is_none() {
+    for off in ["0s", "off"] {
+        let origin = spawn_origin(&["--heartbeat", off, "--start-window", "0s"]).await;
+        let mut silent = open(origin.start(&json!([400, "a"]))).await;
+        let mut before = Vec::new();
+        while !String::from_utf8_lossy(&before).contains("chunk") {
+            before.extend(silent.chunk().await.unwrap().unwrap());
+        }
+        assert!(!String::from_utf8_lossy(&before).contains("\n:"), "{before:?}");
+        assert!(before.len() < 1_000, "{} bytes", before.len());
+    }
 }

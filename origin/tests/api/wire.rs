@@ -94,7 +94,7 @@ proptest! {
 
 #[tokio::test]
 async fn each_blank_line_ends_an_event_with_data_and_a_204_has_no_body() {
-    let origin = spawn_origin(&["--heartbeat", "20ms", "--gate", "10ms"]).await;
+    let origin = spawn_origin(&["--heartbeat", "20ms", "--start-window", "10ms"]).await;
     for end in [json!("b"), json!({ "fail": "broke-off" })] {
         let response = open(origin.start(&json!([100, "a", 100, end]))).await;
         let id = id_of(&response);
@@ -118,7 +118,7 @@ async fn each_blank_line_ends_an_event_with_data_and_a_204_has_no_body() {
 
 #[tokio::test]
 async fn frames_that_are_ready_together_leave_as_one_chunk() {
-    let origin = spawn_origin(&["--write-interval", "1h"]).await;
+    let origin = spawn_origin(&["--write-interval", "1s"]).await;
     let script = json!(["first", 100, { "tokens": 200 }]);
     let finished = open(origin.start(&script)).await;
     let id = id_of(&finished);

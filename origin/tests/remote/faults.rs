@@ -159,7 +159,7 @@ async fn fault_14_a_failure_after_the_gate_is_failed_or_broken_off() {
     for protocol in &PROTOCOLS {
         let late = Answer::stream([Step::Pause(Duration::from_millis(500)), Step::Cut]);
         let provider = Provider::spawn(late).await;
-        let process = protocol.origin(&provider, &["--gate", "20ms"]).await;
+        let process = protocol.origin(&provider, &["--start-window", "20ms"]).await;
         assert_failed(&process.origin, "/problems/model-broke-off", &json!(true), "").await;
     }
 }
@@ -278,7 +278,7 @@ async fn fault_12_a_stop_closes_the_providers_connection_before_and_after_the_fi
     let each = PROTOCOLS.iter().flat_map(|protocol| [(protocol, protocol.endless()), (protocol, silent())]);
     for (protocol, answer) in each {
         let provider = Provider::spawn(answer).await;
-        let process = protocol.origin(&provider, &["--gate", "20ms"]).await;
+        let process = protocol.origin(&provider, &["--start-window", "20ms"]).await;
         let response = open(process.origin.start(&json!("a"))).await;
         let stopped = process.origin.request(Method::DELETE, &format!("/streams/{}", id_of(&response)));
         let stopped = async {
