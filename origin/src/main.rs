@@ -21,7 +21,14 @@ fn models(config: &Config) -> Result<Models, Box<dyn Error>> {
             Name::Embedded => embedded(config),
             Name::Remote(place, model) => {
                 let name = name.to_string();
-                Ok(Arc::new(remote::Remote::new(name, place, model, config.max_tokens, variable)?))
+                Ok(Arc::new(remote::Remote::new(
+                    name,
+                    place,
+                    model,
+                    config.max_tokens,
+                    &config.allow_plain_http,
+                    variable,
+                )?))
             }
         }
     };

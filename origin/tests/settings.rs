@@ -133,7 +133,7 @@ fn the_environment_has_every_setting_and_an_empty_variable_counts_as_none() {
 
 /// Each setting with values that mean what they say, and with values that are refused. An empty one always is, but as a
 /// variable.
-const SETTINGS: [(&str, &[&str], &[&str]); 35] = [
+const SETTINGS: [(&str, &[&str], &[&str]); 36] = [
     ("config", &[], &["no/such.toml", "/", "/dev/null/x"]),
     ("listen", &["127.0.0.1:0", "[::1]:9000"], &["0", "9000", "localhost:9000", "127.0.0.1:99999"]),
     ("metrics", &["127.0.0.1:0", "[::1]:9000"], &["0", "9000", "localhost:9000", "127.0.0.1:99999"]),
@@ -143,6 +143,7 @@ const SETTINGS: [(&str, &[&str], &[&str]); 35] = [
         &["embedded", "ollama:0"],
         &["0", ",", "embedded,", "nobody:a", "openai:", "http://#a", "embedded,embedded"],
     ),
+    ("allow-plain-http", &["ollama", "10.0.0.7", "fd00::7"], &["http://ollama", "ollama:11434", ",", "a/b"]),
     ("max-tokens", &["1", "1000000"], &["0", "1000001", "-1", "1.5", "many"]),
     ("journal", &["memory", "redis://127.0.0.1:1/0"], &["0", "redis:", "http://127.0.0.1", "memory:"]),
     ("start-window", &["0s", "9s"], &["10s", "1h", "-1s", "5", "99999999999999999999s"]),
@@ -297,4 +298,23 @@ fn two_secrets_are_accepted_during_a_rotation() {
     assert!(!secrets.accept(b"0123456789abcdeX") && !secrets.accept(b"") && !secrets.accept(b"0123456789abcdef0"));
     assert!(Secrets::new(["0123456789abcdef".to_owned(), "short".to_owned()]).is_err());
     assert!(!format!("{secrets:?}").contains("0123"), "a secret is never printed");
+}
+
+#[test]
+fn a_models_address_without_tls_is_refused_unless_its_host_is_allowed() {
+    let secret = ("EDGE_SECRET", "0123456789abcdef");
+    let listen = ["--listen", "127.0.0.1:0"];
+    let flags = |more: &[&'static str]| [&listen[..], more].concat();
+    for (variables, model) in [
+        (vec![secret], "http://ollama:11434/v1#m"),
+        (vec![secret, ("OLLAMA_HOST", "ollama")], "ollama:m"),
+        (vec![secret, ("OPENAI_API_KEY", "sk"), ("OPENAI_BASE_URL", "http://ollama/v1")], "openai:m"),
+    ] {
+        let (_, told) = refused(&variables, &flags(&["--model", model]));
+        assert!(told.contains("allow it with --allow-plain-http ollama\n") && told.lines().count() == 1, "{told}");
+        // The next thing that is wrong: the host is allowed.
+        let more = ["--model", model, "--allow-plain-http", "ollama", "--model", "anthropic:m"];
+        let (_, told) = refused(&variables, &flags(&more));
+        assert!(told.contains("ANTHROPIC_API_KEY"), "{told}");
+    }
 }

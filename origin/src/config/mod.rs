@@ -19,7 +19,7 @@ use headwater_protocol::OriginName;
 pub use self::values::OrOff;
 use self::{
     limits::{Limits, Pace},
-    model::Name,
+    model::{Name, PlainHost},
     redis::{Address, NoAddress},
     values::{MAX_COUNT, MAX_TIMEOUT, MIN_TIMEOUT, number, parsed, size, time, time_or_off},
 };
@@ -61,6 +61,11 @@ pub struct Config {
     /// protocol. Given several times, or with commas: in order of preference
     #[arg(long, value_name = "NAME", default_value = "embedded", value_delimiter = ',')]
     pub model: Vec<Name>,
+
+    /// A host that a model's address may name with http://. Everybody on the way can read keys, prompts and answers.
+    /// Given several times, or with commas: several hosts
+    #[arg(long, value_name = "HOST", value_delimiter = ',')]
+    pub allow_plain_http: Vec<PlainHost>,
 
     /// The most tokens of one answer, thoughts included
     #[arg(long, value_name = "N", default_value_t = 512, value_parser = number(1..=MAX_COUNT as u32))]

@@ -1,6 +1,10 @@
 //! Models' names, as `--model` takes them: parsed once, so that a wrong one stops the origin before it starts.
 
-use std::{fmt, net::IpAddr, str::FromStr};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv6Addr},
+    str::FromStr,
+};
 
 use genai::adapter::AdapterKind;
 use reqwest::Url;
@@ -145,9 +149,16 @@ impl BaseUrl {
         self.0.as_str()
     }
 
-    /// Whether it is on this machine, and so needs neither TLS nor a proxy.
+    /// Whether it is spoken to without TLS, and so without a proxy, which would read along.
     pub fn is_plain(&self) -> bool {
         self.0.scheme() == "http"
+    }
+
+    /// The host where keys and prompts could be read on the way: it is neither `https://`, nor on this machine, nor among
+    /// those that are `allowed`.
+    pub fn readable_on_the_way(&self, allowed: &[PlainHost]) -> Option<PlainHost> {
+        let host = PlainHost::of(self.0.host_str().unwrap_or_default());
+        (self.is_plain() && !host.is_loopback() && !allowed.contains(&host)).then_some(host)
     }
 
     /// Whether requests to both go to the same server.
@@ -192,8 +203,7 @@ impl FromStr for BaseUrl {
             return Err("a base URL has no user, query or fragment; keys come from the environment".into());
         }
         match url.scheme() {
-            "https" => {}
-            "http" if is_loopback(&url) => {}
+            "https" | "http" => {}
             _ => return Err("a base URL begins with https://, or with http:// where it is on this machine".into()),
         }
         if !url.path().ends_with('/') {
@@ -204,11 +214,39 @@ impl FromStr for BaseUrl {
     }
 }
 
-fn is_loopback(url: &Url) -> bool {
-    let host = url.host_str().unwrap_or_default();
-    // An IPv6 address is in brackets.
-    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
-    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
+/// A host that may be spoken to without TLS: a name or an address, without scheme and port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlainHost(String);
+
+impl PlainHost {
+    /// A host as a URL has it, with an IPv6 address in brackets or without.
+    fn of(host: &str) -> Self {
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        // One spelling for each address.
+        Self(host.parse::<IpAddr>().map_or_else(|_| host.to_ascii_lowercase(), |address| address.to_string()))
+    }
+
+    fn is_loopback(&self) -> bool {
+        self.0 == "localhost" || self.0.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+    }
+}
+
+impl fmt::Display for PlainHost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl FromStr for PlainHost {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let bracketed = if text.parse::<Ipv6Addr>().is_ok() { format!("[{text}]") } else { text.to_owned() };
+        let url = Url::parse(&format!("http://{bracketed}/")).ok().filter(|url| {
+            url.host_str().is_some_and(|host| bracketed.eq_ignore_ascii_case(host)) && url.port().is_none()
+        });
+        url.map(|_| Self::of(text)).ok_or_else(|| "takes a host's name or address, without http:// and port".into())
+    }
 }
 
 #[cfg(test)]
@@ -239,8 +277,6 @@ mod tests {
             ("openai:", "no provider's name"),
             ("gemini:../../secrets", "no provider's name"),
             ("https://models.example/v1", "BASE_URL#MODEL"),
-            ("http://models.example/v1#a", "https://"),
-            ("http://127.0.0.1.example/v1#a", "https://"),
             ("ftp://127.0.0.1/v1#a", "https://"),
             ("https://#a", "can't be read"),
             ("https://me:secret@models.example/v1#a", "no user"),
@@ -263,6 +299,29 @@ mod tests {
         assert_eq!(BaseUrl::of_ollama("https://ollama.example").unwrap().as_str(), "https://ollama.example/");
         assert_eq!(BaseUrl::of_ollama("0.0.0.0").unwrap().as_str(), "http://127.0.0.1:11434/");
         assert_eq!(BaseUrl::of_ollama(":8080").unwrap().as_str(), "http://127.0.0.1:8080/");
-        assert!(BaseUrl::of_ollama("ollama.example").is_err());
+    }
+
+    #[test]
+    fn an_address_without_tls_is_on_this_machine_or_allowed_by_name() {
+        let readable = |url: &str, allowed: &[&str]| {
+            let allowed: Vec<PlainHost> = allowed.iter().map(|host| host.parse().unwrap()).collect();
+            url.parse::<BaseUrl>().unwrap().readable_on_the_way(&allowed).map(|host| host.to_string())
+        };
+        for url in ["https://a.example", "http://127.0.0.1:1", "http://[::1]:1", "http://localhost/v1"] {
+            assert_eq!(readable(url, &[]), None, "{url}");
+        }
+        for (url, host) in [
+            ("http://ollama:11434/v1", "ollama"),
+            ("http://127.0.0.1.example", "127.0.0.1.example"),
+            ("http://10.0.0.7", "10.0.0.7"),
+            ("http://[fd00::7]:1", "fd00::7"),
+        ] {
+            assert_eq!(readable(url, &["other"]).as_deref(), Some(host));
+            assert_eq!(readable(url, &["other", host]), None);
+        }
+        assert_eq!(readable("http://ollama:1", &["OLLAMA"]), None);
+        for text in ["", "http://ollama", "ollama:11434", "a/b", "a b", "me@ollama"] {
+            assert!(text.parse::<PlainHost>().is_err(), "{text}");
+        }
     }
 }

@@ -15,7 +15,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::{Model, ModelError, Token, Tokens, failure};
 use crate::{
-    config::model::{BaseUrl, Name, Place},
+    config::model::{BaseUrl, Name, Place, PlainHost},
     stream::{Finish, Usage},
 };
 
@@ -61,6 +61,17 @@ pub enum SetupError {
         /// Why.
         reason: String,
     },
+    /// Keys and prompts could be read on the way.
+    #[error(
+        "{name} is at http://{host}, where everybody on the way can read keys, prompts and answers; use https://, or \
+         allow it with --allow-plain-http {host}"
+    )]
+    Readable {
+        /// The model.
+        name: String,
+        /// Its host.
+        host: PlainHost,
+    },
     /// One key, but several servers that it might be for.
     #[error("{SERVER_KEY} is the key of one server, and --model names several; leave out the others")]
     WhoseKey,
@@ -88,8 +99,8 @@ pub fn check_servers(names: &[Name], variable: impl Fn(&str) -> Option<String>) 
 }
 
 impl Remote {
-    /// The model that is called `model` at its place, and `name` here; its answers have at most `max_tokens`.
-    /// `variable` reads the environment. Nothing is sent yet: a call may cost.
+    /// The model that is called `model` at its place, and `name` here; its answers have at most `max_tokens`. Beside this
+    /// machine only `plain_hosts` are spoken to without TLS. `variable` reads the environment. Nothing is sent yet: a call may cost.
     ///
     /// # Errors
     /// A key is missing, or one of the settings can't be used.
@@ -98,6 +109,7 @@ impl Remote {
         place: &Place,
         model: &str,
         max_tokens: u32,
+        plain_hosts: &[PlainHost],
         variable: impl Fn(&str) -> Option<String>,
     ) -> Result<Self, SetupError> {
         let (protocol, base, key) = match place {
@@ -117,6 +129,9 @@ impl Remote {
                 (provider.protocol, base.under(provider.path), key)
             }
         };
+        if let Some(host) = base.readable_on_the_way(plain_hosts) {
+            return Err(SetupError::Readable { name, host });
+        }
         let client = client(&base).map_err(|reason| SetupError::Client { name: name.clone(), reason })?;
         let (model, options) = (ModelIden::new(protocol, model), options(protocol, max_tokens));
         Ok(Self(Arc::new(Inner { name, client, model, base, key, options })))
