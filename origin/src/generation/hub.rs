@@ -17,7 +17,7 @@ use crate::{
     config::limits::Limits,
     journal::{Idempotency, Journal, Opened},
     model::fallback::Fallback,
-    stream::{Cancel, Event, Framing, ReaderGuard, Stream},
+    stream::{Cancel, Framing, ReaderGuard, Stream},
     telemetry::{
         metrics::{Attachment, Metrics},
         record::{Asked, Record},
@@ -41,12 +41,15 @@ struct Inner {
     left: Notify,
 }
 
-/// The generations that run or wait for a place.
+/// The generations that run or wait for a slot.
 #[derive(Default)]
 struct Running {
-    streams: HashMap<StreamId, Arc<Stream>>,
+    /// Their streams; `None` while the journal opens one.
+    streams: HashMap<StreamId, Option<Arc<Stream>>>,
     started: u64,
     draining: bool,
+    /// The drain has interrupted what ran.
+    interrupted: bool,
 }
 
 /// A request for a new stream.
@@ -113,38 +116,49 @@ impl Hub {
         let hub = &self.0;
         let Start { prompt, idempotency, framing, asked } = start;
         let attach = |stream: &Arc<Stream>| stream.attach(framing == Framing::Framed, false);
-        let guard = match hub.journal.open(new_id(&hub.name), idempotency).await? {
-            Opened::KeyReused => return Err(Problem::key_reused()),
-            Opened::Expired => return Err(Problem::expired()),
-            Opened::Existing(stream) => attach(&stream),
-            Opened::New(stream, mut writer) => {
+        // Before the journal is asked: a refusal costs it nothing.
+        let (opened, admission) = match self.admit() {
+            Ok(admission) => (hub.journal.open(admission.entry.id.clone(), idempotency).await?, Some(admission)),
+            Err(refusal) => {
+                // A repeated start needs no slot: its generation has one already.
+                let opened = match &idempotency {
+                    Some(idempotency) => hub.journal.lookup(idempotency).await?,
+                    None => None,
+                };
+                let refused = || {
+                    hub.metrics.refused(refusal.kind().name());
+                    refusal
+                };
+                (opened.ok_or_else(refused)?, None)
+            }
+        };
+        let guard = match (opened, admission) {
+            (Opened::KeyReused, _) => return Err(Problem::key_reused()),
+            (Opened::Expired, _) => return Err(Problem::expired()),
+            (Opened::Existing(stream), _) => attach(&stream),
+            (Opened::New(stream, writer), Some(Admission { slot, mut entry })) => {
                 let guard = attach(&stream);
-                match self.admit(&stream) {
-                    Ok((slot, running)) => {
-                        let record = Record::new(stream.id().to_string(), asked, hub.metrics.clone());
-                        let (models, limits) = (hub.models.clone(), hub.limits.clone());
-                        let generation = Generation { models, prompt, stream, writer, limits, record };
-                        tokio::spawn(async move {
-                            let _running = running;
-                            generation.run(slot).await;
-                        });
-                    }
-                    Err(problem) => {
-                        hub.metrics.refused(problem.kind().name());
-                        writer.append(&[Event::Failed(problem)]).await?;
-                    }
-                }
+                entry.opened(&stream);
+                let record = Record::new(stream.id().to_string(), asked, hub.metrics.clone());
+                let (models, limits) = (hub.models.clone(), hub.limits.clone());
+                let generation = Generation { models, prompt, stream, writer, limits, record };
+                tokio::spawn(async move {
+                    let _entry = entry;
+                    generation.run(slot).await;
+                });
                 guard
             }
+            // A lookup opens nothing.
+            (Opened::New(..), None) => return Err(Problem::internal()),
         };
         let stream = guard.stream();
         let _ = timeout(hub.limits.start_window, stream.buffer.begun()).await;
-        match stream.buffer.refused(hub.limits.start_window) {
-            Some(problem) => {
+        match stream.answer(hub.limits.start_window) {
+            Err(problem) => {
                 hub.journal.discard(stream.id()).await?;
                 Err(problem)
             }
-            None => Ok(hub.reader(guard, 0, framing, Attachment::Start)),
+            Ok(()) => Ok(hub.reader(guard, 0, framing, Attachment::Start)),
         }
     }
 
@@ -186,7 +200,11 @@ impl Hub {
     pub async fn drain(&self, ending: Instant, deadline: Instant) {
         self.running().draining = true;
         if timeout_at(ending, self.idle()).await.is_err() {
-            self.running().streams.values().for_each(|stream| stream.readers.cancel(Cancel::Interrupted));
+            {
+                let mut running = self.running();
+                running.interrupted = true;
+                running.streams.values().flatten().for_each(|stream| stream.readers.cancel(Cancel::Interrupted));
+            }
             // A journal that is away takes no end. What doesn't end here now ends with its writer.
             if timeout_at(deadline, self.idle()).await.is_err() {
                 tracing::warn!(running = self.status().running, "some streams could not be ended");
@@ -204,7 +222,7 @@ impl Hub {
         let running = self.running();
         Status {
             started: running.started,
-            running: running.streams.len(),
+            running: running.streams.values().flatten().count(),
             queued: self.0.limits.queue.saturating_sub(self.0.queue.available_permits()),
         }
     }
@@ -215,9 +233,9 @@ impl Hub {
         self.0.metrics.text(running, queued, self.0.journal.bytes())
     }
 
-    /// Takes one more generation among the running, where there is a place for it.
-    fn admit(&self, stream: &Arc<Stream>) -> Result<(Slot, Entry), Problem> {
-        // Under one lock, so that nothing slips in behind a drain that has begun.
+    /// Admits one more generation, if there is a slot or a place in the queue.
+    fn admit(&self) -> Result<Admission, Problem> {
+        // Under one lock, so that nothing is admitted behind the begin of a drain.
         let mut running = self.running();
         if running.draining {
             return Err(Problem::draining());
@@ -230,9 +248,9 @@ impl Hub {
                 Err(_) => return Err(Problem::overloaded()),
             },
         };
-        running.started += 1;
-        running.streams.insert(stream.id().clone(), stream.clone());
-        Ok((slot, Entry { hub: self.clone(), id: stream.id().clone() }))
+        let id = new_id(&self.0.name);
+        running.streams.insert(id.clone(), None);
+        Ok(Admission { slot, entry: Entry { hub: self.clone(), id } })
     }
 
     async fn idle(&self) {
@@ -257,10 +275,29 @@ impl Inner {
     }
 }
 
-/// A stream's entry among the running, for as long as its task lives.
+/// A generation that may run.
+struct Admission {
+    slot: Slot,
+    entry: Entry,
+}
+
+/// A stream's entry among the running: from its admission until its task has ended.
 struct Entry {
     hub: Hub,
     id: StreamId,
+}
+
+impl Entry {
+    /// The journal has opened the stream.
+    fn opened(&mut self, stream: &Arc<Stream>) {
+        let mut running = self.hub.running();
+        running.started += 1;
+        running.streams.insert(self.id.clone(), Some(stream.clone()));
+        // Opened while the drain interrupted the others.
+        if running.interrupted {
+            stream.readers.cancel(Cancel::Interrupted);
+        }
+    }
 }
 
 impl Drop for Entry {

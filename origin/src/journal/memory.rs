@@ -72,14 +72,8 @@ impl MemoryJournal {
 
     fn open_now(&self, id: StreamId, idempotency: Option<Idempotency>) -> Result<Opened, JournalError> {
         let mut state = self.swept();
-        if let Some(Idempotency { key, fingerprint }) = &idempotency
-            && let Some(owner) = state.keys.get(key)
-        {
-            if owner.fingerprint != *fingerprint {
-                return Ok(Opened::KeyReused);
-            }
-            let kept = state.streams.get(&owner.id);
-            return Ok(kept.map_or(Opened::Expired, |entry| Opened::Existing(entry.stream.clone())));
+        if let Some(opened) = idempotency.as_ref().and_then(|idempotency| state.lookup(idempotency)) {
+            return Ok(opened);
         }
         if state.orphans.len() * OVERHEAD > self.0.budget {
             return Err(JournalError("the keys of streams that it no longer holds fill its memory".into()));
@@ -160,9 +154,24 @@ impl MemoryJournal {
     }
 }
 
+impl State {
+    fn lookup(&self, Idempotency { key, fingerprint }: &Idempotency) -> Option<Opened> {
+        let owner = self.keys.get(key)?;
+        if owner.fingerprint != *fingerprint {
+            return Some(Opened::KeyReused);
+        }
+        let kept = self.streams.get(&owner.id);
+        Some(kept.map_or(Opened::Expired, |entry| Opened::Existing(entry.stream.clone())))
+    }
+}
+
 impl Journal for MemoryJournal {
     fn open(&self, id: StreamId, idempotency: Option<Idempotency>) -> BoxFuture<'_, Result<Opened, JournalError>> {
         async { self.open_now(id, idempotency) }.boxed()
+    }
+
+    fn lookup<'a>(&'a self, idempotency: &'a Idempotency) -> BoxFuture<'a, Result<Option<Opened>, JournalError>> {
+        async { Ok(self.swept().lookup(idempotency)) }.boxed()
     }
 
     fn find<'a>(&'a self, id: &'a StreamId) -> BoxFuture<'a, Result<Option<Arc<Stream>>, JournalError>> {

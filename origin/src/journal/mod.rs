@@ -23,6 +23,9 @@ pub trait Journal: Send + Sync + 'static {
     /// The journal can't be reached; the same for all its methods.
     fn open(&self, id: StreamId, idempotency: Option<Idempotency>) -> BoxFuture<'_, Result<Opened, JournalError>>;
 
+    /// What a start with this key has opened; `None` if there was none. Opens nothing.
+    fn lookup<'a>(&'a self, idempotency: &'a Idempotency) -> BoxFuture<'a, Result<Option<Opened>, JournalError>>;
+
     /// The stream; `None` where it is unknown or no longer kept.
     fn find<'a>(&'a self, id: &'a StreamId) -> BoxFuture<'a, Result<Option<Arc<Stream>>, JournalError>>;
 

@@ -28,6 +28,8 @@ struct Frames {
     /// The end of each frame in `bytes`.
     ends: Vec<u32>,
     terminal: Option<Terminal>,
+    /// A start was answered with the stream.
+    answered: bool,
 }
 
 #[derive(Debug)]
@@ -89,7 +91,7 @@ impl Buffer {
     /// Appends the next entry and wakes the readers. Any other changes nothing.
     pub fn append(&self, entry: &Entry) -> Append {
         let mut frames = self.lock();
-        let Frames { bytes: Storage::Open(bytes), ends, terminal } = &mut *frames else { return Append::Closed };
+        let Frames { bytes: Storage::Open(bytes), ends, terminal, .. } = &mut *frames else { return Append::Closed };
         match entry.first.cmp(&(ends.len() as u64)) {
             Ordering::Less => return Append::Repeated,
             Ordering::Greater => return Append::Gap,
@@ -150,12 +152,23 @@ impl Buffer {
         self.lock().terminal.clone()
     }
 
-    /// The failure that came in place of a first token, where it can be told as a status: it is one that can be an
-    /// answer, and came within `window` of the opening.
-    pub fn refused(&self, window: Duration) -> Option<Problem> {
-        let frames = self.lock();
-        let early = |terminal: &&Terminal| frames.ends.len() == 1 && terminal.after <= window;
-        frames.terminal.as_ref().filter(early)?.failed.clone().filter(Problem::can_answer)
+    /// Answers a start with the stream. From then on no start is refused with the stream's failure: that would free its
+    /// key under a reader.
+    ///
+    /// # Errors
+    /// The failure that came in place of a first token, within `window` of the opening; it can be told as a status.
+    pub fn answer(&self, window: Duration) -> Result<(), Problem> {
+        let mut frames = self.lock();
+        if !frames.answered
+            && frames.ends.len() == 1
+            && let Some(Terminal { after, failed: Some(problem) }) = &frames.terminal
+            && *after <= window
+            && problem.can_answer()
+        {
+            return Err(problem.clone());
+        }
+        frames.answered = true;
+        Ok(())
     }
 
     /// Waits for the first event.

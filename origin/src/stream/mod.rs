@@ -24,11 +24,16 @@ pub use event::{Done, Event, Timing, Usage};
 pub use frame::Framing;
 pub(crate) use readers::Readers;
 
+/// The longest time from an attempt to append an entry until the journal's answer.
+pub(crate) const MAX_APPEND: Duration = Duration::from_secs(1);
+
 /// A stream in this process: its events so far, and who reads them here.
 #[derive(Debug)]
 pub struct Stream {
     id: StreamId,
     opened: Instant,
+    /// Another process writes it, or has written it.
+    elsewhere: bool,
     /// Its events.
     pub buffer: Buffer,
     pub(crate) readers: Readers,
@@ -41,7 +46,12 @@ pub struct ReaderGuard(Arc<Stream>);
 impl Stream {
     /// A stream without events, opened now.
     pub fn new(id: StreamId) -> Self {
-        Self { id, opened: Instant::now(), buffer: Buffer::default(), readers: Readers::default() }
+        Self { id, opened: Instant::now(), elsewhere: false, buffer: Buffer::default(), readers: Readers::default() }
+    }
+
+    /// A stream that another process has opened.
+    pub fn elsewhere(id: StreamId) -> Self {
+        Self { elsewhere: true, ..Self::new(id) }
     }
 
     /// The stream's id.
@@ -70,15 +80,21 @@ impl Stream {
         Entry { first, frames: frames.into(), terminal }
     }
 
-    /// Bytes of the frames, with these events behind them.
-    pub fn size_with(&self, events: &[Event]) -> usize {
-        self.buffer.size() + self.entry(events).frames.len()
-    }
-
     /// Ends the stream for the readers of this process alone: the journal can't be asked what it holds of it.
     pub fn fail_locally(&self) {
         // Where the buffer has grown meanwhile, it has ended, or its writer ends it.
         let _ = self.buffer.append(&self.entry(&[Event::Failed(Problem::journal())]));
+    }
+
+    /// Answers a start with the stream, at the end of its start window.
+    ///
+    /// # Errors
+    /// The failure in place of a first token. It came within the window, and no start was answered with the stream.
+    pub fn answer(&self, window: Duration) -> Result<(), Problem> {
+        // The process that writes the stream dates its end before the journal keeps it. Its own start may have been
+        // answered in between.
+        let window = if self.elsewhere { window.saturating_sub(MAX_APPEND) } else { window };
+        self.buffer.answer(window)
     }
 
     /// One more reader. `may_return`: after a cut it can resume, so the generation waits for it; `resumed`: it follows

@@ -59,6 +59,19 @@ impl RedisServer {
         }
     }
 
+    /// A section of INFO.
+    pub fn info(&self, section: &str) -> String {
+        let socket = TcpStream::connect(("127.0.0.1", self.port)).expect("it accepts");
+        (&socket).write_all(format!("INFO {section}\r\n").as_bytes()).expect("it reads");
+        let mut answers = BufReader::new(&socket);
+        let mut length = String::new();
+        answers.read_line(&mut length).expect("it answers");
+        let length = length.trim().trim_start_matches('$').parse().expect("a bulk string's length");
+        let mut text = vec![0; length];
+        answers.read_exact(&mut text).expect("the answer is whole");
+        String::from_utf8(text).expect("it is text")
+    }
+
     /// Ends it at once.
     pub fn kill(&mut self) {
         self.process.kill().expect("it is ours");

@@ -3,7 +3,7 @@
 use futures::future::join_all;
 use headwater_origin_testing::{events, id_of, open, problem, spawn_origin, text};
 use reqwest::Method;
-use serde_json::json;
+use serde_json::{Value, json};
 
 const KEY: &str = "a-key-of-the-tests-0001";
 
@@ -117,4 +117,23 @@ async fn fault_13_a_reader_gone_before_the_first_token_comes_back_with_the_first
     let back = origin.request(Method::GET, "/prompts/simple").header("last-event-id", cursor);
     assert_eq!(text(&events(open(back).await).await), "a");
     assert_eq!(origin.count("started").await, 1);
+}
+
+#[tokio::test]
+async fn without_a_start_window_a_full_origin_refuses_and_keeps_no_key() {
+    let origin = spawn_origin(&["--generations", "1", "--queue", "0", "--start-window", "0s"]).await;
+    let start = |script: &Value, key: &str| origin.start(script).header("idempotency-key", key).send();
+    let running = open(origin.start(&json!(["a", 60_000])).header("idempotency-key", "key-of-the-running")).await;
+    for _ in 0..2 {
+        let refused = start(&json!(["b"]), "key-of-the-refused").await.unwrap();
+        assert_eq!(problem(refused).await, (503, "overloaded".into()));
+    }
+    // The keys of what runs mean what they mean with room.
+    let again = start(&json!(["a", 60_000]), "key-of-the-running").await.unwrap();
+    assert_eq!(id_of(&again), id_of(&running));
+    let reused = start(&json!(["b"]), "key-of-the-running").await.unwrap();
+    assert_eq!(problem(reused).await, (422, "key-reused".into()));
+    assert_eq!(origin.stop(&id_of(&running)).await, 204);
+    origin.until("running", 0).await;
+    assert_eq!(start(&json!(["other"]), "key-of-the-refused").await.unwrap().status(), 200);
 }

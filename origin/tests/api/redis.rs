@@ -110,3 +110,60 @@ async fn fault_redis_is_gone_and_starts_are_a_503_until_it_is_back() {
     };
     tokio::time::timeout(Duration::from_secs(10), again).await.unwrap();
 }
+
+/// What Redis has counted of these commands.
+fn calls(server: &RedisServer, names: &[&str]) -> u64 {
+    let info = server.info("commandstats");
+    let count = |name: &&str| {
+        let line = info.lines().find_map(|line| line.strip_prefix(&format!("cmdstat_{name}:calls=")))?;
+        line.split(',').next()?.parse::<u64>().ok()
+    };
+    names.iter().filter_map(count).sum()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refused_start_costs_redis_nothing_without_a_key_and_one_command_with_one() {
+    // What a start, a find, a stop or a discard sends. The lease task sends others.
+    const STARTS: [&str; 10] = ["eval", "evalsha", "xgroup", "xadd", "xrange", "hset", "hget", "get", "set", "del"];
+    let server = RedisServer::start();
+    let full = ["--generations", "1", "--queue", "0", "--start-window", "0s", "--journal", &server.address()];
+    let origin = spawn_origin(&full).await;
+    let running = open(origin.start(&json!([60_000])).header("idempotency-key", "the-running-one-s")).await;
+    let before = (calls(&server, &STARTS), calls(&server, &["hmget"]));
+    for _ in 0..100 {
+        assert_eq!(problem(origin.start(&json!(["a"])).send().await.unwrap()).await, (503, "overloaded".into()));
+    }
+    assert_eq!((calls(&server, &STARTS), calls(&server, &["hmget"])), before);
+    for number in 0..100 {
+        let start = origin.start(&json!(["a"])).header("idempotency-key", format!("0123456789-{number:06}"));
+        assert_eq!(problem(start.send().await.unwrap()).await, (503, "overloaded".into()));
+    }
+    assert_eq!((calls(&server, &STARTS), calls(&server, &["hmget"])), (before.0, before.1 + 100));
+    // Its own key leads to the running one, which needs no further slot.
+    let again = open(origin.start(&json!([60_000])).header("idempotency-key", "the-running-one-s")).await;
+    assert_eq!(id_of(&again), id_of(&running));
+    assert_eq!(origin.count("started").await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_key_is_freed_under_a_reader_that_was_answered_while_redis_was_slow() {
+    let server = RedisServer::start();
+    let journal = server.address();
+    let spawn = async |name| spawn_origin(&["--name", name, "--journal", &journal, "--start-window", "500ms"]).await;
+    let (a, b) = (spawn("a").await, spawn("b").await);
+    // It fails within the window, and Redis holds the failure only behind it.
+    let script = json!([450, { "fail": "broke-off" }]);
+    let start = |origin: &Origin| origin.start(&script).header("idempotency-key", "0123456789abcdef");
+    let (first, ()) = tokio::join!(open(start(&a)), async {
+        tokio::time::sleep(Duration::from_millis(380)).await;
+        server.send(&["CLIENT PAUSE 400 WRITE"]);
+    });
+    let id = id_of(&first);
+    let first = events(first).await;
+    assert_eq!(terminal(&first).1["type"], "/problems/model-broke-off");
+    for origin in [&a, &b] {
+        let again = open(start(origin)).await;
+        assert_eq!(id_of(&again), id);
+        assert_eq!(events(again).await, first);
+    }
+}

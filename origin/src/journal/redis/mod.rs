@@ -18,6 +18,7 @@ mod writer;
 
 use std::{sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use futures::{FutureExt, future::BoxFuture};
 use headwater_protocol::{Problem, StreamId};
 use tokio::time::Instant;
@@ -63,6 +64,16 @@ impl Journal for RedisJournal {
         self.0.open(id, idempotency).boxed()
     }
 
+    fn lookup<'a>(&'a self, idempotency: &'a Idempotency) -> BoxFuture<'a, Result<Option<Opened>, JournalError>> {
+        async {
+            match self.0.store.claimed(&idempotency.key).await? {
+                Some(claimed) => Ok(Some(self.0.existing(idempotency, claimed).await?)),
+                None => Ok(None),
+            }
+        }
+        .boxed()
+    }
+
     fn find<'a>(&'a self, id: &'a StreamId) -> BoxFuture<'a, Result<Option<Arc<Stream>>, JournalError>> {
         self.0.find(id).boxed()
     }
@@ -91,18 +102,28 @@ impl Inner {
         // answer is lost, or nobody waits for it any more, dropping the writer forgets the stream that there may be.
         let key = idempotency.as_ref().map(|idempotency| idempotency.key.clone());
         let mut writer = RedisWriter::opening(self.clone(), stream.clone(), key);
-        let Some((fingerprint, earlier)) = self.store.open(stream.id(), idempotency.as_ref()).await? else {
+        let claimed = self.store.open(stream.id(), idempotency.as_ref()).await?;
+        let Some((idempotency, claimed)) = idempotency.zip(claimed) else {
             writer.opened();
             return Ok(Opened::New(stream, Box::new(writer)));
         };
         writer.not_opened();
         drop(writer);
-        let Some(Idempotency { key, .. }) = idempotency.filter(|own| own.fingerprint == *fingerprint) else {
+        self.existing(&idempotency, claimed).await
+    }
+
+    /// The stream that the key was claimed with before.
+    async fn existing(
+        self: &Arc<Self>,
+        Idempotency { key, fingerprint }: &Idempotency,
+        (claimed_with, id): (Bytes, StreamId),
+    ) -> Result<Opened, JournalError> {
+        if *claimed_with != fingerprint[..] {
             return Ok(Opened::KeyReused);
-        };
-        Ok(match self.find(&earlier).await? {
+        }
+        Ok(match self.find(&id).await? {
             Some(stream) => {
-                self.known.claimed(&earlier, key);
+                self.known.claimed(&id, key.clone());
                 Opened::Existing(stream)
             }
             None => Opened::Expired,
@@ -114,7 +135,7 @@ impl Inner {
             return Ok(Some(stream));
         }
         let Some(kept) = self.store.load(id, 0).await? else { return Ok(None) };
-        let stream = Arc::new(Stream::new(id.clone()));
+        let stream = Arc::new(Stream::elsewhere(id.clone()));
         for entry in &kept.entries {
             if !matches!(stream.buffer.append(entry), Append::Next(_)) {
                 return Err(JournalError("redis holds a stream with a gap".into()));

@@ -29,11 +29,11 @@ use redis::{
 use super::super::{Idempotency, JournalError};
 use crate::{
     config::redis::Address,
-    stream::{Entry, Stream, Terminal},
+    stream::{Entry, MAX_APPEND, Stream, Terminal},
 };
 
 /// How long Redis may take to accept a connection, and to answer: it is away then.
-const ANSWER: Duration = Duration::from_secs(1);
+const ANSWER: Duration = MAX_APPEND;
 /// How long a stream is kept at the least, for those who are reading it.
 const LEAST: Duration = Duration::from_secs(5);
 /// Messages that an inbox holds, about.
@@ -129,6 +129,14 @@ impl Store {
         }
         let claimed: Option<(Bytes, String)> = self.invoke(&open).await?;
         claimed.map(|(fingerprint, id)| Ok((fingerprint, parse(&id)?))).transpose()
+    }
+
+    /// The fingerprint and the stream that the key was claimed with.
+    pub(super) async fn claimed(&self, claimed: &IdempotencyKey) -> RedisResult<Option<(Bytes, StreamId)>> {
+        let mut get = cmd("HMGET");
+        get.arg(key(claimed)).arg("fingerprint").arg("id");
+        let (fingerprint, id): (Option<Bytes>, Option<String>) = self.ask(&get).await?;
+        fingerprint.zip(id).map(|(fingerprint, id)| Ok((fingerprint, parse(&id)?))).transpose()
     }
 
     /// Adds an entry in its place.
