@@ -12,7 +12,7 @@ use tokio::{
     time::{Instant, timeout, timeout_at},
 };
 
-use super::{Reader, admission::Slot, task::Generation};
+use super::{Reader, admission::Slot, failures::JournalFailures, task::Generation};
 use crate::{
     config::limits::Limits,
     journal::{Idempotency, Journal, Opened},
@@ -34,6 +34,7 @@ struct Inner {
     journal: Arc<dyn Journal>,
     limits: Arc<Limits>,
     metrics: Arc<Metrics>,
+    failures: JournalFailures,
     slots: Arc<Semaphore>,
     queue: Arc<Semaphore>,
     running: Mutex<Running>,
@@ -93,6 +94,7 @@ impl Hub {
             queue: limits.queue.min(Semaphore::MAX_PERMITS),
             ..limits
         };
+        let metrics: Arc<Metrics> = Arc::default();
         Self(Arc::new(Inner {
             name,
             models: Arc::new(models),
@@ -100,7 +102,8 @@ impl Hub {
             slots: Arc::new(Semaphore::new(generations.min(Semaphore::MAX_PERMITS))),
             queue: Arc::new(Semaphore::new(limits.queue)),
             limits: Arc::new(limits),
-            metrics: Arc::default(),
+            failures: JournalFailures::new(metrics.clone()),
+            metrics,
             running: Mutex::default(),
             left: Notify::new(),
         }))
@@ -118,11 +121,19 @@ impl Hub {
         let attach = |stream: &Arc<Stream>| stream.attach(framing == Framing::Framed, false);
         // Before the journal is asked: a refusal costs it nothing.
         let (opened, admission) = match self.admit() {
-            Ok(admission) => (hub.journal.open(admission.entry.id.clone(), idempotency).await?, Some(admission)),
+            Ok(admission) => {
+                let opened = hub.journal.open(admission.entry.id.clone(), idempotency).await;
+                let opened = opened.map_err(|error| hub.failures.problem("open", &error))?;
+                hub.failures.clear();
+                (opened, Some(admission))
+            }
             Err(refusal) => {
                 // A repeated start needs no slot: its generation has one already.
                 let opened = match &idempotency {
-                    Some(idempotency) => hub.journal.lookup(idempotency).await?,
+                    Some(idempotency) => {
+                        let opened = hub.journal.lookup(idempotency).await;
+                        opened.map_err(|error| hub.failures.problem("lookup", &error))?
+                    }
                     None => None,
                 };
                 let refused = || {
@@ -155,7 +166,9 @@ impl Hub {
         let _ = timeout(hub.limits.start_window, stream.buffer.begun()).await;
         match stream.answer(hub.limits.start_window) {
             Err(problem) => {
-                hub.journal.discard(stream.id()).await?;
+                // Where it fails the key stays until it expires.
+                let discarded = hub.journal.discard(stream.id()).await;
+                discarded.map_err(|error| hub.failures.problem("discard", &error))?;
                 Err(problem)
             }
             Ok(()) => Ok(hub.reader(guard, 0, framing, Attachment::Start)),
@@ -168,7 +181,7 @@ impl Hub {
     /// The stream is unknown or no longer kept; the cursor is past its end; the journal.
     pub async fn attach(&self, cursor: &Cursor) -> Result<Attached, Problem> {
         let hub = &self.0;
-        let stream = hub.journal.find(&cursor.id).await?.ok_or_else(Problem::no_such_stream)?;
+        let stream = hub.find(&cursor.id).await?;
         let ended = stream.buffer.has_ended();
         if ended {
             match cursor.next.cmp(&stream.buffer.len()) {
@@ -187,10 +200,11 @@ impl Hub {
     /// # Errors
     /// The stream is unknown or no longer kept; the journal.
     pub async fn stop(&self, id: &StreamId) -> Result<(), Problem> {
-        let stream = self.0.journal.find(id).await?.ok_or_else(Problem::no_such_stream)?;
+        let stream = self.0.find(id).await?;
         // Where the generation runs here this ends it; where it runs elsewhere nobody here looks at it.
         stream.readers.cancel(Cancel::Stopped);
-        self.0.journal.stop(&stream).await?;
+        let asked = self.0.journal.stop(&stream).await;
+        asked.map_err(|error| self.0.failures.problem("stop", &error))?;
         stream.buffer.ended().await;
         Ok(())
     }
@@ -210,6 +224,11 @@ impl Hub {
                 tracing::warn!(running = self.status().running, "some streams could not be ended");
             }
         }
+    }
+
+    /// Whether the journal can be used, as far as the last operations tell.
+    pub fn journal_is_healthy(&self) -> bool {
+        self.0.journal.is_healthy() && !self.0.failures.are_recent()
     }
 
     /// Whether [`Hub::drain`] was called.
@@ -270,6 +289,11 @@ impl Hub {
 }
 
 impl Inner {
+    async fn find(&self, id: &StreamId) -> Result<Arc<Stream>, Problem> {
+        let found = self.journal.find(id).await.map_err(|error| self.failures.problem("find", &error))?;
+        found.ok_or_else(Problem::no_such_stream)
+    }
+
     fn reader(&self, guard: ReaderGuard, next: u64, framing: Framing, attachment: Attachment) -> Reader {
         Reader::new(guard, next, framing, self.limits.pace, self.metrics.attached(attachment))
     }

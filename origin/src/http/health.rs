@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::{
     extract::State,
-    http::Method,
+    http::{Method, StatusCode},
     response::{IntoResponse, Json, Response},
 };
 use headwater_protocol::Problem;
@@ -23,6 +23,12 @@ pub(super) async fn health(State(app): State<Arc<App>>, method: Method) -> Resul
     if !matches!(method, Method::GET | Method::HEAD) {
         return Err(Problem::invalid_method("GET, HEAD").into());
     }
-    let status = if app.hub.draining() { "draining" } else { "ok" };
-    Ok(Json(Health { status, streams: app.hub.status() }).into_response())
+    let (code, status) = if app.hub.draining() {
+        (StatusCode::OK, "draining")
+    } else if app.hub.journal_is_healthy() {
+        (StatusCode::OK, "ok")
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "journal")
+    };
+    Ok((code, Json(Health { status, streams: app.hub.status() })).into_response())
 }

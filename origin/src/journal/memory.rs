@@ -220,6 +220,10 @@ impl Journal for MemoryJournal {
         .boxed()
     }
 
+    fn is_healthy(&self) -> bool {
+        true
+    }
+
     fn bytes(&self) -> usize {
         self.0.used.load(Ordering::Relaxed)
     }

@@ -6,7 +6,7 @@ pub mod redis;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
-use headwater_protocol::{IdempotencyKey, Problem, StreamId};
+use headwater_protocol::{IdempotencyKey, StreamId};
 
 pub use memory::MemoryJournal;
 pub use redis::RedisJournal;
@@ -37,6 +37,9 @@ pub trait Journal: Send + Sync + 'static {
 
     /// What has to be done from time to time, for ever; polled as long as the journal is used.
     fn run(&self) -> BoxFuture<'_, ()>;
+
+    /// Whether the last regular look at where it keeps its streams went well.
+    fn is_healthy(&self) -> bool;
 
     /// The memory of this process that streams take now, bytes.
     fn bytes(&self) -> usize;
@@ -72,11 +75,5 @@ pub struct Idempotency {
 
 /// The journal can't be reached, or doesn't take what it was given.
 #[derive(Debug, thiserror::Error)]
-#[error("the journal: {0}")]
+#[error("{0}")]
 pub struct JournalError(#[source] pub Box<dyn std::error::Error + Send + Sync>);
-
-impl From<JournalError> for Problem {
-    fn from(_: JournalError) -> Self {
-        Self::journal()
-    }
-}

@@ -25,6 +25,7 @@ pub struct Metrics {
     started: Counter,
     refused: Family<Refused, Counter>,
     passed_over: Family<PassedOver, Counter>,
+    journal_failures: Family<Operation, Counter>,
     ended: Family<Ended, Counter>,
     first_chunk: Family<ByModel, Histogram>,
     gap: Family<ByModel, Histogram>,
@@ -87,6 +88,11 @@ struct Refused {
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Operation {
+    operation: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct PassedOver {
     gen_ai_request_model: String,
     problem: &'static str,
@@ -110,6 +116,7 @@ impl Default for Metrics {
             started: Counter::default(),
             refused: Family::default(),
             passed_over: Family::default(),
+            journal_failures: Family::default(),
             ended: Family::default(),
             first_chunk: Family::new_with_constructor(|| Histogram::new(FIRST_CHUNK)),
             gap: Family::new_with_constructor(|| Histogram::new(GAP)),
@@ -132,6 +139,7 @@ impl Metrics {
         let own = self.registry.sub_registry_with_prefix("headwater");
         own.register("streams_started", "Generations started", self.started.clone());
         own.register("streams_refused", "Starts for which there was no place", self.refused.clone());
+        own.register("journal_failures", "Operations of the journal that failed", self.journal_failures.clone());
         own.register("models_passed_over", "Calls of a model that gave no first token", self.passed_over.clone());
         own.register("streams_ended", "Generations ended, by how they did", self.ended.clone());
         own.register("streams_running", "Generations that run or wait for a place", self.running.clone());
@@ -176,6 +184,11 @@ impl Metrics {
     pub(crate) fn passed_over(&self, model: &str, problem: &'static str) {
         let by = PassedOver { gen_ai_request_model: model.to_owned(), problem };
         self.passed_over.get_or_create(&by).inc();
+    }
+
+    /// An operation of the journal failed.
+    pub(crate) fn journal_failed(&self, operation: &'static str) {
+        self.journal_failures.get_or_create(&Operation { operation }).inc();
     }
 
     /// A reader attaches.

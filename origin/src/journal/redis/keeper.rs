@@ -1,5 +1,7 @@
 //! The lease task: renews this process's leases and reader marks, and ends streams whose owner's lease has lapsed.
 
+use std::sync::atomic::Ordering;
+
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::{super::JournalError, Inner};
@@ -14,13 +16,20 @@ impl Inner {
         let mut patience = self.patience();
         loop {
             looks.tick().await;
-            let (renewed, watched) = (self.renew().await, self.watch().await);
-            let Err(error) = renewed.and(watched) else {
+            let (answered, renewed, watched) = (self.store.ping().await, self.renew().await, self.watch().await);
+            let looked = answered.map_err(JournalError::from).and(renewed).and(watched);
+            let was_healthy = self.healthy.swap(looked.is_ok(), Ordering::Relaxed);
+            let Err(error) = looked else {
+                if !was_healthy {
+                    tracing::info!("redis answers again");
+                }
                 patience = self.patience();
                 continue;
             };
-            tracing::warn!(%error, "redis does not serve");
-            // It may still be read: the tail hears from it then, but nobody can say whether an owner lives.
+            if was_healthy {
+                tracing::error!(%error, "leases can't be renewed");
+            }
+            // The follower may still read, but nobody can tell whether an owner lives.
             if Instant::now() >= patience {
                 self.known.all_followed().iter().for_each(|stream| stream.fail_locally());
             }

@@ -16,7 +16,13 @@ mod store;
 mod tail;
 mod writer;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use futures::{FutureExt, future::BoxFuture};
@@ -45,6 +51,8 @@ struct Inner {
     store: Store,
     known: Known,
     lease: Duration,
+    /// The lease task's last commands went well.
+    healthy: AtomicBool,
 }
 
 impl RedisJournal {
@@ -55,7 +63,7 @@ impl RedisJournal {
     /// The server can't be reached, or refuses.
     pub async fn connect(address: &Address, retention: Duration, lease: Duration) -> Result<Self, JournalError> {
         let store = Store::connect(address, retention, lease).await?;
-        Ok(Self(Arc::new(Inner { store, known: Known::default(), lease })))
+        Ok(Self(Arc::new(Inner { store, known: Known::default(), lease, healthy: AtomicBool::new(true) })))
     }
 }
 
@@ -84,6 +92,10 @@ impl Journal for RedisJournal {
 
     fn stop<'a>(&'a self, stream: &'a Arc<Stream>) -> BoxFuture<'a, Result<(), JournalError>> {
         self.0.stop(stream).boxed()
+    }
+
+    fn is_healthy(&self) -> bool {
+        self.0.healthy.load(Ordering::Relaxed)
     }
 
     fn bytes(&self) -> usize {

@@ -131,6 +131,11 @@ impl Store {
         claimed.map(|(fingerprint, id)| Ok((fingerprint, parse(&id)?))).transpose()
     }
 
+    /// Asks for an answer, whatever else there is to send.
+    pub(super) async fn ping(&self) -> RedisResult<()> {
+        self.ask(&cmd("PING")).await
+    }
+
     /// The fingerprint and the stream that the key was claimed with.
     pub(super) async fn claimed(&self, claimed: &IdempotencyKey) -> RedisResult<Option<(Bytes, StreamId)>> {
         let mut get = cmd("HMGET");
@@ -315,9 +320,14 @@ impl Message {
     }
 }
 
+/// An error that names Redis.
+#[derive(Debug, thiserror::Error)]
+#[error("redis: {0}")]
+struct Redis(#[source] RedisError);
+
 impl From<RedisError> for JournalError {
     fn from(error: RedisError) -> Self {
-        Self(error.into())
+        Self(Redis(error).into())
     }
 }
 

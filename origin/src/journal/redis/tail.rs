@@ -1,11 +1,11 @@
 //! Reads what other origins write: all followed streams and this process's inbox, in one command on a connection of
 //! its own, which blocks. (On the shared one it would hold everybody up.)
 
-use std::time::Duration;
+use std::{convert::Infallible, time::Duration};
 
 use headwater_protocol::StreamId;
 use redis::{
-    Cmd, cmd,
+    Cmd, RedisResult, cmd,
     streams::{StreamId as RedisEntry, StreamReadReply},
 };
 use tokio::time::{Instant, sleep};
@@ -26,14 +26,27 @@ const START: &str = "0-0";
 impl Inner {
     pub(super) async fn follow(&self) {
         let mut patience = self.patience();
+        // Whether the last read failed: its first failure and its recovery are logged.
+        let mut failing = false;
         loop {
-            if let Ok(mut connection) = self.store.listen(BLOCK).await {
-                // What was told while nobody listened is still there, and can be heard twice without harm.
+            let read = async {
+                let mut connection = self.store.listen(BLOCK).await?;
+                // Messages that came while nobody read are still there, and can be taken twice without harm.
                 let mut heard = START.to_owned();
-                while let Ok(news) = self.news(&heard).query_async(&mut connection).await {
+                loop {
+                    let news = self.news(&heard).query_async(&mut connection).await?;
                     patience = self.patience();
+                    if std::mem::take(&mut failing) {
+                        tracing::info!("redis: streams of other origins are read again");
+                    }
                     self.hear(news, &mut heard);
                 }
+            };
+            let read: RedisResult<Infallible> = read.await;
+            if let Err(error) = read
+                && !std::mem::replace(&mut failing, true)
+            {
+                tracing::error!(%error, "redis: streams of other origins can't be read");
             }
             if Instant::now() >= patience {
                 self.known.all_followed().iter().for_each(|stream| stream.fail_locally());

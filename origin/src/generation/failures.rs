@@ -1,0 +1,65 @@
+//! A journal that fails: a problem for the reader, a log line and a count for the operator.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use headwater_protocol::Problem;
+use tokio::time::Instant;
+
+use crate::{journal::JournalError, telemetry::metrics::Metrics};
+
+/// From one line of the log to the next: a journal that is away fails each request.
+const LOG_INTERVAL: Duration = Duration::from_secs(10);
+/// How long one failure counts. An origin without new starts would stay unhealthy for ever.
+const FAILING_FOR: Duration = Duration::from_secs(30);
+
+pub(super) struct JournalFailures {
+    metrics: Arc<Metrics>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    last: Option<Instant>,
+    logged: Option<Instant>,
+    /// Failures since the last line of the log.
+    unlogged: u64,
+}
+
+impl JournalFailures {
+    pub(super) fn new(metrics: Arc<Metrics>) -> Self {
+        Self { metrics, state: Mutex::default() }
+    }
+
+    /// The problem that a reader gets. Counts the failure, and logs it unless another was logged just before.
+    pub(super) fn problem(&self, operation: &'static str, error: &JournalError) -> Problem {
+        self.metrics.journal_failed(operation);
+        let now = Instant::now();
+        let mut state = self.state();
+        state.last = Some(now);
+        if state.logged.is_none_or(|at| at + LOG_INTERVAL <= now) {
+            tracing::error!(operation, %error, unlogged = state.unlogged, "the journal failed");
+            (state.logged, state.unlogged) = (Some(now), 0);
+        } else {
+            state.unlogged += 1;
+        }
+        Problem::journal()
+    }
+
+    /// The journal has opened a stream.
+    pub(super) fn clear(&self) {
+        self.state().last = None;
+    }
+
+    /// Whether the journal has failed lately, and opened no stream since.
+    pub(super) fn are_recent(&self) -> bool {
+        self.state().last.is_some_and(|at| at.elapsed() < FAILING_FOR)
+    }
+
+    /// The lock is held for a few assignments, so a poisoned one holds a whole state.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
