@@ -133,7 +133,7 @@ fn the_environment_has_every_setting_and_an_empty_variable_counts_as_none() {
 
 /// Each setting with values that mean what they say, and with values that are refused. An empty one always is, but as a
 /// variable.
-const SETTINGS: [(&str, &[&str], &[&str]); 36] = [
+const SETTINGS: [(&str, &[&str], &[&str]); 37] = [
     ("config", &[], &["no/such.toml", "/", "/dev/null/x"]),
     ("listen", &["127.0.0.1:0", "[::1]:9000"], &["0", "9000", "localhost:9000", "127.0.0.1:99999"]),
     ("metrics", &["127.0.0.1:0", "[::1]:9000"], &["0", "9000", "localhost:9000", "127.0.0.1:99999"]),
@@ -160,6 +160,7 @@ const SETTINGS: [(&str, &[&str], &[&str]); 36] = [
     ("heartbeat", &["off", "0s", "10ms", "25s"], &["1ms", "26s", "1day", "-1s", "never"]),
     ("connections", &["1", "1000000"], &["0", "1000001", "99999999999999999999", "-1"]),
     ("header-timeout", &["10ms", "1day"], &["0s", "1ms", "2days", "-1s"]),
+    ("keep-alive-timeout", &["10ms", "1day"], &["0s", "1ms", "2days", "-1s"]),
     ("write-timeout", &["10ms", "1day"], &["0s", "1ms", "2days", "-1s"]),
     ("drain-timeout", &["0s", "1day"], &["2days", "-1s"]),
     ("embedded-path", &["0"], &[]),

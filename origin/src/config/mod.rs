@@ -182,6 +182,10 @@ pub struct Connections {
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = time(MIN_TIMEOUT..=MAX_TIMEOUT, ""))]
     pub header_timeout: Duration,
 
+    /// How long a connection may be idle between two requests. Longer than any proxy keeps it, so that the proxy closes it
+    #[arg(long, value_name = "TIME", default_value = "75s", value_parser = time(MIN_TIMEOUT..=MAX_TIMEOUT, ""))]
+    pub keep_alive_timeout: Duration,
+
     /// How long a write may wait for a reader that doesn't read
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = time(MIN_TIMEOUT..=MAX_TIMEOUT, ""))]
     pub write_timeout: Duration,

@@ -2,6 +2,7 @@
 //!
 //! # Layout
 //! - [`server`]: sockets, deadlines, the connection cap, graceful drain.
+//! - `deadline`: a request's head, and the time until the next one.
 //! - [`router`]: which path is which handler.
 //! - `start`, `follow`, `stop`, `health`: a handler each.
 //! - `request`: what several handlers read of a request.
@@ -9,6 +10,7 @@
 //! - `problem`: a problem as an answer.
 
 pub mod auth;
+mod deadline;
 mod follow;
 mod health;
 mod problem;

@@ -12,11 +12,9 @@ use std::{
 
 use axum::Router;
 use headwater_protocol::{Problem, header::PROBLEM};
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::{conn::auto, graceful::GracefulShutdown},
-    service::TowerToHyperService,
-};
+use hyper::server::conn::http1;
+use hyper_util::{rt::TokioIo, server::graceful::GracefulShutdown, service::TowerToHyperService};
+use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -25,8 +23,11 @@ use tokio::{
 };
 use tokio_io_timeout::TimeoutWriter;
 
+use super::deadline::RequestTimer;
 use crate::{config::Connections as Settings, generation::Hub};
 
+/// The longest head of a request, bytes. Nothing of it is authenticated yet.
+const HEADER_BYTES: usize = 16 * 1024;
 /// What is read or written ahead for one connection, bytes: the size of a replay's writes.
 const BUFFER_BYTES: usize = 64 * 1024;
 /// What is kept of the drain's time for ending the last streams and writing their last bytes: at most this, and at most
@@ -109,23 +110,37 @@ fn serve(
     connections: &GracefulShutdown,
     permit: OwnedSemaphorePermit,
 ) {
-    // Without it Nagle's algorithm holds a small write back until the last one is acknowledged: 40 ms.
-    if let Err(error) = socket.set_nodelay(true) {
+    if let Err(error) = set_options(&socket, settings.write_timeout) {
         tracing::debug!(%error, "a connection is gone already");
         return;
     }
     let mut socket = TimeoutWriter::new(socket);
     socket.set_timeout(Some(settings.write_timeout));
-    let mut http = auto::Builder::new(TokioExecutor::new()).http1_only();
-    http.http1().timer(TokioTimer::new()).header_read_timeout(settings.header_timeout).max_buf_size(BUFFER_BYTES);
-    let connection = http.serve_connection(TokioIo::new(Box::pin(socket)), TowerToHyperService::new(service));
-    let connection = connections.watch(connection.into_owned());
+    let timer = RequestTimer::new(settings.header_timeout, settings.keep_alive_timeout);
+    let socket = TokioIo::new(timer.observe(Box::pin(socket)));
+    let mut http = http1::Builder::new();
+    http.header_read_timeout(settings.header_timeout).timer(timer);
+    http.max_header_size(HEADER_BYTES).max_buf_size(BUFFER_BYTES);
+    let connection = connections.watch(http.serve_connection(socket, TowerToHyperService::new(service)));
     tokio::spawn(async move {
         if let Err(error) = connection.await {
-            tracing::debug!(error, "a connection broke");
+            tracing::debug!(%error, "a connection broke");
         }
         drop(permit);
     });
+}
+
+/// Options of an accepted socket, whose writes wait `write_timeout` at most.
+fn set_options(socket: &TcpStream, write_timeout: Duration) -> io::Result<()> {
+    // Nagle's algorithm holds a small write back until the last one is acknowledged: 40 ms.
+    socket.set_nodelay(true)?;
+    let options = SockRef::from(socket);
+    // A reader whose host or link went down sends no FIN. Writes go on into the send buffer, and TCP itself gives up after
+    // a quarter of an hour: until then the reader would count.
+    #[cfg(target_os = "linux")]
+    options.set_tcp_user_timeout(Some(write_timeout))?;
+    let probe = write_timeout.max(Duration::from_secs(1));
+    options.set_tcp_keepalive(&TcpKeepalive::new().with_time(probe).with_interval(probe))
 }
 
 /// Over the cap: the answer as soon as anything is asked.

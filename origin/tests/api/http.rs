@@ -1,5 +1,7 @@
 //! What is asked in other ways than a client of today asks.
 
+use std::time::{Duration, Instant};
+
 use headwater_origin_testing::{SECRET, id_of, open, problem, spawn_origin, start_bytes};
 use reqwest::Method;
 use serde_json::json;
@@ -60,10 +62,64 @@ async fn fault_12_a_reader_that_resumed_by_a_start_is_seen_to_leave() {
     let mut resumed = TcpStream::connect(origin.address).await.unwrap();
     resumed.set_nodelay(true).unwrap();
     resumed.write_all(head.as_bytes()).await.unwrap();
-    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
     resumed.write_all(b"{}").await.unwrap();
     resumed.read_exact(&mut [0; 200]).await.unwrap();
     drop(first);
     drop(resumed);
     origin.until("running", 0).await;
+}
+
+/// Sends this, and reads until the origin has answered or closed.
+async fn ask(socket: &mut TcpStream, request: &str) -> String {
+    let mut answer = [0; 4096];
+    socket.write_all(request.as_bytes()).await.unwrap();
+    let read = socket.read(&mut answer).await.unwrap();
+    String::from_utf8_lossy(&answer[..read]).into_owned()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_idle_connection_is_kept_longer_than_a_head_may_take() {
+    const GET: &str = "GET /healthz HTTP/1.1\r\nhost: a\r\n\r\n";
+    let origin = spawn_origin(&["--header-timeout", "200ms", "--keep-alive-timeout", "1500ms"]).await;
+    let mut socket = TcpStream::connect(origin.address).await.unwrap();
+    assert!(ask(&mut socket, GET).await.starts_with("HTTP/1.1 200"));
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    assert!(ask(&mut socket, GET).await.starts_with("HTTP/1.1 200"), "it was idle, not slow");
+    let idle = Instant::now();
+    assert_eq!(ask(&mut socket, "").await, "", "idle for too long, it is closed");
+    assert!(idle.elapsed() >= Duration::from_millis(1_400), "{:?}", idle.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fault_22_a_slow_head_is_given_up_on_a_new_and_on_a_kept_connection() {
+    const GET: &str = "GET /healthz HTTP/1.1\r\nhost: a\r\n\r\n";
+    let origin = spawn_origin(&["--header-timeout", "200ms", "--keep-alive-timeout", "60s"]).await;
+    for (kept, begun) in [(false, ""), (false, "GET /heal"), (true, "GET /heal")] {
+        let mut socket = TcpStream::connect(origin.address).await.unwrap();
+        if kept {
+            assert!(ask(&mut socket, GET).await.starts_with("HTTP/1.1 200"));
+        }
+        let began = Instant::now();
+        let answer = tokio::time::timeout(Duration::from_secs(20), ask(&mut socket, begun)).await;
+        let answer = answer.expect("it is closed long before the keep-alive time");
+        assert!(!answer.contains("200 OK") && began.elapsed() >= Duration::from_millis(150), "{answer}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_head_over_its_limit_is_refused() {
+    let origin = spawn_origin(&[]).await;
+    for (bytes, status) in [(15 * 1024, "200"), (20 * 1024, "431"), (200 * 1024, "431")] {
+        let head = format!("GET /healthz HTTP/1.1\r\nhost: a\r\nconnection: close\r\nx: {}\r\n\r\n", "x".repeat(bytes));
+        let mut socket = TcpStream::connect(origin.address).await.unwrap();
+        // It may be refused before all of it is sent.
+        let _ = socket.write_all(head.as_bytes()).await;
+        let mut answer = [0; 12];
+        let read = socket.read_exact(&mut answer).await;
+        // Closing with unread bytes may reset the connection before the refusal is read.
+        if read.is_ok() || bytes < 100 * 1024 {
+            assert_eq!(String::from_utf8_lossy(&answer), format!("HTTP/1.1 {status}"), "{bytes}");
+        }
+    }
 }

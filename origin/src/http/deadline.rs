@@ -1,0 +1,132 @@
+//! Deadlines of one connection's requests: a short one for the head of a request, a longer one until the next begins.
+//!
+//! hyper has one deadline for both, from the moment on when it waits for a head. It asks a timer for it; the timer here
+//! looks whether the head has begun. Without that, a proxy's idle connection is closed just as a request crosses the FIN.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use hyper::rt::{Sleep, Timer};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::{self, Instant},
+};
+
+/// The timer of one connection, and its socket's observer.
+#[derive(Clone)]
+pub(super) struct RequestTimer {
+    head: Duration,
+    keep_alive: Duration,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Default)]
+struct State {
+    /// hyper has waited for a head before: the connection is a kept one.
+    kept: bool,
+    /// When the first byte of the head that is waited for came; of the connection's first head, when the wait began.
+    began: Option<Instant>,
+}
+
+impl RequestTimer {
+    /// A head may take `head`. The next one begins within `keep_alive`; a connection's first one at once.
+    pub(super) fn new(head: Duration, keep_alive: Duration) -> Self {
+        Self { head, keep_alive, state: Arc::default() }
+    }
+
+    /// The socket, whose reads this timer observes.
+    pub(super) fn observe<S>(&self, socket: S) -> Observed<S> {
+        Observed { socket, timer: self.clone() }
+    }
+
+    /// A few assignments under the lock can't panic.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Timer for RequestTimer {
+    fn sleep(&self, duration: Duration) -> Pin<Box<dyn Sleep>> {
+        self.sleep_until(std::time::Instant::now() + duration)
+    }
+
+    /// hyper begins to wait for a head. Its own deadline doesn't count.
+    fn sleep_until(&self, _: std::time::Instant) -> Pin<Box<dyn Sleep>> {
+        let now = Instant::now();
+        let mut state = self.state();
+        state.began = (!state.kept).then_some(now);
+        state.kept = true;
+        drop(state);
+        Box::pin(HeadSleep { timer: self.clone(), since: now, sleep: Box::pin(time::sleep_until(now)) })
+    }
+}
+
+struct HeadSleep {
+    timer: RequestTimer,
+    since: Instant,
+    sleep: Pin<Box<time::Sleep>>,
+}
+
+impl Sleep for HeadSleep {}
+
+impl Future for HeadSleep {
+    type Output = ();
+
+    /// hyper polls this after each read that didn't complete the head.
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let began = self.timer.state().began;
+        let due = began.map_or(self.since + self.timer.keep_alive, |began| began + self.timer.head);
+        if self.sleep.deadline() != due {
+            self.sleep.as_mut().reset(due);
+        }
+        self.sleep.as_mut().poll(cx)
+    }
+}
+
+/// A socket whose timer learns of each read.
+pub(super) struct Observed<S> {
+    socket: S,
+    timer: RequestTimer,
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Observed<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.socket).poll_read(cx, buffer);
+        if buffer.filled().len() > before {
+            self.timer.state().began.get_or_insert_with(Instant::now);
+        }
+        read
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Observed<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.socket).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.socket).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.socket.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_shutdown(cx)
+    }
+}
