@@ -13,6 +13,7 @@
 //!             stream        one stream in this process: events, frames, readers
 //! ```
 //! A module uses only modules below it:
+//! - `main`: the program: which models the settings name.
 //! - [`app`]: from the command line to a running server.
 //! - [`http`]: the only folder that knows HTTP.
 //! - [`generation`]: hub, admission, the task that fills a stream, its readers.

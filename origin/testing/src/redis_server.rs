@@ -26,6 +26,15 @@ impl RedisServer {
         Self { port, process: run(port) }
     }
 
+    /// Starts one with these settings beside.
+    pub fn start_with(settings: &[&str]) -> Self {
+        let port = free_port();
+        let text = port.to_string();
+        let mut command = command(&["--port", &text]);
+        let process = spawn(command.args(settings), port, answers);
+        Self { port, process }
+    }
+
     /// Starts one that speaks TLS only, with the `cert.pem` and `key.pem` of this folder.
     pub fn start_with_tls(folder: &Path) -> Self {
         let port = free_port();

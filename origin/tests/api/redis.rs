@@ -167,3 +167,20 @@ async fn no_key_is_freed_under_a_reader_that_was_answered_while_redis_was_slow()
         assert_eq!(events(again).await, first);
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fault_33_no_start_is_lost_because_redis_has_closed_an_idle_connection() {
+    let server = RedisServer::start();
+    let (a, b) = spawn_two(&server).await;
+    for round in 0..5 {
+        // What a server with `timeout` does to connections that nobody has used for a while.
+        server.send(&["CLIENT KILL TYPE normal SKIPME yes"]);
+        let start = a.start(&json!(["a", "b"])).header("idempotency-key", format!("0123456789-{round:06}"));
+        let started = open(start).await;
+        let id = id_of(&started);
+        assert_eq!(text(&events(started).await), "ab");
+        server.send(&["CLIENT KILL TYPE normal SKIPME yes"]);
+        assert_eq!(text(&events(b.follow(&id).await).await), "ab");
+    }
+    assert_eq!(a.count("started").await, 5);
+}

@@ -65,3 +65,23 @@ async fn redis_is_spoken_to_through_tls_where_its_certificate_is_trusted_and_now
     assert_eq!(trusting.origin.start(&serde_json::json!("a")).send().await.expect("it answers").status(), 502);
     drop(std::fs::remove_dir_all(folder));
 }
+
+#[tokio::test]
+async fn fault_33_a_redis_that_cant_keep_a_journal_is_refused_and_one_that_may_evict_it_is_warned_of() {
+    let nodes = std::env::temp_dir().join(format!("headwater-nodes-{}.conf", std::process::id()));
+    let cluster =
+        RedisServer::start_with(&["--cluster-enabled", "yes", "--cluster-config-file", nodes.to_str().unwrap()]);
+    let (output, said) = refused(&[], &["--model", "ollama:a", "--journal", &cluster.address()]);
+    assert_eq!((output.status.code(), said.trim().lines().count()), (Some(1), 1), "{said}");
+    assert!(said.contains("it runs as a cluster"), "{said}");
+    drop(cluster);
+    std::fs::remove_file(nodes).unwrap();
+
+    for (policy, warned) in [("volatile-lru", true), ("allkeys-lfu", true), ("noeviction", false)] {
+        let server = RedisServer::start_with(&["--maxmemory-policy", policy]);
+        let process = Process::spawn(&[], &["--model", "ollama:a", "--journal", &server.address()]).await;
+        let log = process.log();
+        assert_eq!(log.contains("redis may evict running streams"), warned, "{log}");
+        assert_eq!(log.contains(policy), warned, "{log}");
+    }
+}

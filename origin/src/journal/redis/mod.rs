@@ -4,6 +4,7 @@
 //! adds an entry under an id that is taken learns that another was first. Other origins follow.
 //!
 //! # Layout
+//! - `server`: which server it is, and whether it can keep a journal.
 //! - `store`: what is kept there, and every command.
 //! - `writer`: appends a stream's events, or learns that another has ended it.
 //! - `known`: the streams that this process writes or reads.
@@ -12,6 +13,7 @@
 
 mod keeper;
 mod known;
+mod server;
 mod store;
 mod tail;
 mod writer;
@@ -31,6 +33,7 @@ use tokio::time::Instant;
 
 use self::{
     known::Known,
+    server::Server,
     store::{Added, Message, Store},
     writer::RedisWriter,
 };
@@ -63,6 +66,10 @@ impl RedisJournal {
     /// The server can't be reached, or refuses.
     pub async fn connect(address: &Address, retention: Duration, lease: Duration) -> Result<Self, JournalError> {
         let store = Store::connect(address, retention, lease).await?;
+        match store.info().await {
+            Ok(info) => Server::of(&info).check().map_err(|error| JournalError(error.into()))?,
+            Err(error) => tracing::warn!(%error, "redis doesn't tell its version, its mode and its maxmemory-policy"),
+        }
         Ok(Self(Arc::new(Inner { store, known: Known::default(), lease, healthy: AtomicBool::new(true) })))
     }
 }

@@ -44,6 +44,8 @@ const INSTANCE_CHARS: usize = 22;
 /// Opens a stream, or returns what its key was claimed with before.
 /// KEYS: events, lease, and the key where there is one. ARGV: id, instance, lease, retention, fingerprint.
 const OPEN: &str = r"
+-- An earlier attempt, whose answer was lost: an id is used once.
+if redis.call('EXISTS', KEYS[1]) == 1 then return false end
 if KEYS[3] then
   local claimed = redis.call('HMGET', KEYS[3], 'fingerprint', 'id')
   if claimed[1] then return claimed end
@@ -129,6 +131,11 @@ impl Store {
         }
         let claimed: Option<(Bytes, String)> = self.invoke(&open).await?;
         claimed.map(|(fingerprint, id)| Ok((fingerprint, parse(&id)?))).transpose()
+    }
+
+    /// What the server tells of itself.
+    pub(super) async fn info(&self) -> RedisResult<String> {
+        self.ask(&cmd("INFO")).await
     }
 
     /// Asks for an answer, whatever else there is to send.
@@ -269,15 +276,27 @@ impl Store {
     }
 
     async fn ask<T: FromRedisValue>(&self, command: &Cmd) -> RedisResult<T> {
-        self.answered(command.query_async(&mut self.connection()).await)
+        let mut answer = command.query_async(&mut self.connection()).await;
+        if lost(&answer) {
+            answer = command.query_async(&mut self.connection()).await;
+        }
+        self.answered(answer)
     }
 
     async fn ask_all<T: FromRedisValue>(&self, commands: &Pipeline) -> RedisResult<T> {
-        self.answered(commands.query_async(&mut self.connection()).await)
+        let mut answer = commands.query_async(&mut self.connection()).await;
+        if lost(&answer) {
+            answer = commands.query_async(&mut self.connection()).await;
+        }
+        self.answered(answer)
     }
 
     async fn invoke<T: FromRedisValue>(&self, script: &ScriptInvocation<'_>) -> RedisResult<T> {
-        self.answered(script.invoke_async(&mut self.connection()).await)
+        let mut answer = script.invoke_async(&mut self.connection()).await;
+        if lost(&answer) {
+            answer = script.invoke_async(&mut self.connection()).await;
+        }
+        self.answered(answer)
     }
 
     fn connection(&self) -> ConnectionManager {
@@ -329,6 +348,12 @@ impl From<RedisError> for JournalError {
     fn from(error: RedisError) -> Self {
         Self(Redis(error).into())
     }
+}
+
+/// Whether the connection broke before its answer. Servers close idle connections (`timeout`), and a command may be the first
+/// to notice. Each command can be repeated: an entry and a stream have ids of their own, and the others set what they set.
+fn lost<T>(answer: &RedisResult<T>) -> bool {
+    answer.as_ref().is_err_and(|error| (error.is_io_error() || error.is_connection_dropped()) && !error.is_timeout())
 }
 
 /// What the keys of events begin with.
