@@ -28,6 +28,8 @@ use crate::{config::Connections as Settings, generation::Hub};
 
 /// The longest head of a request, bytes. Nothing of it is authenticated yet.
 const HEADER_BYTES: usize = 16 * 1024;
+/// The longest time that Linux takes for TCP keep-alive; it refuses a longer one, and the connection with it.
+const MAX_KEEPALIVE: Duration = Duration::from_secs(32_767);
 /// What is read or written ahead for one connection, bytes: the size of a replay's writes.
 const BUFFER_BYTES: usize = 64 * 1024;
 /// What is kept of the drain's time for ending the last streams and writing their last bytes: at most this, and at most
@@ -139,7 +141,7 @@ fn set_options(socket: &TcpStream, write_timeout: Duration) -> io::Result<()> {
     // a quarter of an hour: until then the reader would count.
     #[cfg(target_os = "linux")]
     options.set_tcp_user_timeout(Some(write_timeout))?;
-    let probe = write_timeout.max(Duration::from_secs(1));
+    let probe = write_timeout.clamp(Duration::from_secs(1), MAX_KEEPALIVE);
     options.set_tcp_keepalive(&TcpKeepalive::new().with_time(probe).with_interval(probe))
 }
 

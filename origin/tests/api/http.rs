@@ -123,3 +123,12 @@ async fn a_head_over_its_limit_is_refused() {
         }
     }
 }
+
+#[tokio::test]
+async fn with_the_shortest_and_the_longest_write_timeout_a_request_is_answered() {
+    for timeout in ["10ms", "32767s", "32768s", "1day"] {
+        let origin = spawn_origin(&["--write-timeout", timeout]).await;
+        let answer = origin.request(Method::GET, "/healthz").send().await.unwrap();
+        assert_eq!(answer.status(), 200, "{timeout}");
+    }
+}
