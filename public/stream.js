@@ -39,7 +39,6 @@ const STOP_PATIENCE_MS = 500;
 /** Time for a body to end after its terminal event, so that its connection can serve again. */
 const BODY_END_MS = 1_000;
 
-
 /** After these a connection may be dead without an error, or the page is seen for the first time. */
 const PAGE_EVENTS = ["online", "pageshow", "visibilitychange", "resume", "prerenderingchange"];
 /** The types of events. `stream` opens a response, `message` is the type of an event that names none. Not `error`: a browser's

@@ -147,7 +147,7 @@ impl Hub {
             (Opened::KeyReused, _) => return Err(Problem::key_reused()),
             (Opened::Expired, _) => return Err(Problem::expired()),
             (Opened::Existing(stream), _) => attach(&stream),
-            (Opened::New(stream, writer), Some(Admission { slot, mut entry })) => {
+            (Opened::New(stream, writer), Some(Admission { slot, entry })) => {
                 let guard = attach(&stream);
                 entry.opened(&stream);
                 let record = Record::new(stream.id().to_string(), asked, hub.metrics.clone());
@@ -313,7 +313,7 @@ struct Entry {
 
 impl Entry {
     /// The journal has opened the stream.
-    fn opened(&mut self, stream: &Arc<Stream>) {
+    fn opened(&self, stream: &Arc<Stream>) {
         let mut running = self.hub.running();
         running.started += 1;
         running.streams.insert(self.id.clone(), Some(stream.clone()));

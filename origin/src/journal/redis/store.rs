@@ -129,8 +129,7 @@ impl Store {
         if let Some(claim) = claim {
             open.key(key(&claim.key)).arg(&claim.fingerprint[..]);
         }
-        let claimed: Option<(Bytes, String)> = self.invoke(&open).await?;
-        claimed.map(|(fingerprint, id)| Ok((fingerprint, parse(&id)?))).transpose()
+        claimed_with(self.invoke(&open).await?)
     }
 
     /// What the server tells of itself.
@@ -148,7 +147,7 @@ impl Store {
         let mut get = cmd("HMGET");
         get.arg(key(claimed)).arg("fingerprint").arg("id");
         let (fingerprint, id): (Option<Bytes>, Option<String>) = self.ask(&get).await?;
-        fingerprint.zip(id).map(|(fingerprint, id)| Ok((fingerprint, parse(&id)?))).transpose()
+        claimed_with(fingerprint.zip(id))
     }
 
     /// Adds an entry in its place.
@@ -276,25 +275,25 @@ impl Store {
     }
 
     async fn ask<T: FromRedisValue>(&self, command: &Cmd) -> RedisResult<T> {
-        let mut answer = command.query_async(&mut self.connection()).await;
-        if lost(&answer) {
-            answer = command.query_async(&mut self.connection()).await;
-        }
-        self.answered(answer)
+        self.send(|mut connection| async move { command.query_async(&mut connection).await }).await
     }
 
     async fn ask_all<T: FromRedisValue>(&self, commands: &Pipeline) -> RedisResult<T> {
-        let mut answer = commands.query_async(&mut self.connection()).await;
-        if lost(&answer) {
-            answer = commands.query_async(&mut self.connection()).await;
-        }
-        self.answered(answer)
+        self.send(|mut connection| async move { commands.query_async(&mut connection).await }).await
     }
 
     async fn invoke<T: FromRedisValue>(&self, script: &ScriptInvocation<'_>) -> RedisResult<T> {
-        let mut answer = script.invoke_async(&mut self.connection()).await;
+        self.send(|mut connection| async move { script.invoke_async(&mut connection).await }).await
+    }
+
+    /// Sends once, and once more where the connection broke before the answer.
+    async fn send<T, F: Future<Output = RedisResult<T>>>(
+        &self,
+        attempt: impl Fn(ConnectionManager) -> F,
+    ) -> RedisResult<T> {
+        let mut answer = attempt(self.connection()).await;
         if lost(&answer) {
-            answer = script.invoke_async(&mut self.connection()).await;
+            answer = attempt(self.connection()).await;
         }
         self.answered(answer)
     }
@@ -395,8 +394,9 @@ pub(super) fn entry(found: &RedisEntry) -> Option<Entry> {
     Some(Entry { first, frames, terminal })
 }
 
-fn parse(id: &str) -> RedisResult<StreamId> {
-    id.parse().map_err(|_| unreadable())
+/// The fingerprint and the stream that a key holds.
+fn claimed_with(held: Option<(Bytes, String)>) -> RedisResult<Option<(Bytes, StreamId)>> {
+    held.map(|(fingerprint, id)| Ok((fingerprint, id.parse().map_err(|_| unreadable())?))).transpose()
 }
 
 fn unreadable() -> RedisError {
