@@ -1,5 +1,7 @@
 //! Remote models: the whole program against providers that answer by script, in each provider's protocol.
 
+#[cfg(feature = "embedded")]
+mod exit;
 mod faults;
 mod keys;
 mod process;

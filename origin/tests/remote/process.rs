@@ -2,7 +2,7 @@
 
 use std::{
     io::{BufRead, BufReader},
-    process::{Child, Command, Output, Stdio},
+    process::{Child, Command, ExitStatus, Output, Stdio},
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -53,6 +53,13 @@ impl Process {
         let address = tokio::time::timeout(Duration::from_secs(10), address).await.expect("it starts in time");
         let address = address.unwrap_or_else(|_| panic!("it starts: {:?}", log.lock())).expect("an address");
         Self { origin: Origin::at(address), child, log }
+    }
+
+    /// SIGTERM; waits until it has ended.
+    pub async fn terminated(mut self) -> ExitStatus {
+        let sent = Command::new("kill").arg(self.child.id().to_string()).status().expect("kill runs");
+        assert!(sent.success());
+        tokio::task::spawn_blocking(move || self.child.wait()).await.expect("no panic").expect("it has a status")
     }
 
     /// What it has logged.

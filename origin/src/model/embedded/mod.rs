@@ -33,7 +33,32 @@ pub struct Embedded {
     streams: usize,
     /// One for each answer that may be worked on; held until its tokens are dropped.
     places: Arc<Semaphore>,
-    jobs: std::sync::mpsc::Sender<Job>,
+    decoder: DecoderThread,
+}
+
+/// The decoder's thread. Dropped, it waits until the thread has ended.
+///
+/// A process that ends while llama.cpp still computes is killed by it: the exit takes down what the computation uses.
+struct DecoderThread {
+    /// `None` once the thread is to end.
+    jobs: Option<std::sync::mpsc::Sender<Job>>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl DecoderThread {
+    /// Hands on a job, or gives it back where the thread has ended.
+    fn send(&self, job: Job) -> Result<(), Job> {
+        let Some(jobs) = &self.jobs else { return Err(job) };
+        jobs.send(job).map_err(|unsent| unsent.0)
+    }
+}
+
+impl Drop for DecoderThread {
+    fn drop(&mut self) {
+        self.jobs = None;
+        // A panic of the thread has been reported by it.
+        let _ = self.thread.take().map(thread::JoinHandle::join);
+    }
 }
 
 /// A prompt to be answered. Its answer's receiver gone, it is no longer worked on.
@@ -120,7 +145,8 @@ impl Embedded {
             move || decoder::run(backend, &model, &settings, max_tokens, &received, &ready)
         });
         let not_started = |reason: String| LoadError::Start { path: path.clone(), reason };
-        thread.map_err(|error| not_started(error.to_string()))?;
+        let thread = thread.map_err(|error| not_started(error.to_string()))?;
+        let decoder = DecoderThread { jobs: Some(jobs), thread: Some(thread) };
         // Without an answer the thread has panicked.
         let started: Result<(), String> = started.recv().unwrap_or_else(|_| Err("its thread ended".into()));
         started.map_err(not_started)?;
@@ -135,7 +161,7 @@ impl Embedded {
             "the model is ready"
         );
         let places = Arc::new(Semaphore::new(streams));
-        Ok(Self { model, chat, context, streams, places, jobs })
+        Ok(Self { model, chat, context, streams, places, decoder })
     }
 
     fn job(&self, prompt: &str) -> Result<Tokens, ModelError> {
@@ -146,7 +172,7 @@ impl Embedded {
         }
         let place = self.places.clone().try_acquire_owned().map_err(|_| ModelError::Overloaded(None))?;
         let (answer, tokens) = mpsc::unbounded();
-        self.jobs.send(Job { prompt, answer }).map_err(|_| {
+        self.decoder.send(Job { prompt, answer }).map_err(|_| {
             tracing::error!("the decoder's thread has ended; this origin must be started again");
             ModelError::Overloaded(None)
         })?;
