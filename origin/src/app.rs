@@ -16,7 +16,7 @@ use crate::{
         router::{self, App},
         server,
     },
-    journal::{Journal, MemoryJournal, RedisJournal, redis},
+    journal::{Journal, MemoryJournal, RedisJournal, shared},
     model::{Model, fallback::Fallback},
     telemetry::log,
 };
@@ -55,7 +55,7 @@ pub fn main(models: impl FnOnce(&Config) -> Result<Models, Box<dyn Error>>) -> E
 pub async fn journal(config: &Config) -> Result<Arc<dyn Journal>, Box<dyn Error>> {
     match &config.journal {
         Place::Memory => Ok(Arc::new(MemoryJournal::new(config.retention(), config.journal_bytes()))),
-        Place::Redis(address) => match RedisJournal::connect(address, config.retention(), redis::LEASE).await {
+        Place::Redis(address) => match RedisJournal::connect(address, config.retention(), shared::LEASE).await {
             Ok(journal) => Ok(Arc::new(journal)),
             Err(error) => Err(format!("the journal, Redis at {address}, can't be used: {}", error.0).into()),
         },

@@ -1,7 +1,8 @@
 //! Where streams are kept: the trait that every journal implements.
 
 pub mod memory;
-pub mod redis;
+mod redis;
+pub mod shared;
 
 use std::sync::Arc;
 
@@ -9,7 +10,7 @@ use futures::future::BoxFuture;
 use headwater_protocol::{IdempotencyKey, StreamId};
 
 pub use memory::MemoryJournal;
-pub use redis::RedisJournal;
+pub use shared::RedisJournal;
 
 use crate::stream::{Event, Stream};
 

@@ -65,7 +65,7 @@ const FREE: &str = r"
 if redis.call('HGET', KEYS[1], 'id') == ARGV[1] then redis.call('DEL', KEYS[1]) end
 ";
 
-pub(super) struct Store {
+pub(in super::super) struct Store {
     shared: Mutex<ConnectionManager>,
     client: Client,
     open: Script,
@@ -77,7 +77,7 @@ pub(super) struct Store {
 
 /// What one instance tells another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Message {
+pub(in super::super) enum Message {
     /// The stream has a reader elsewhere.
     Reader,
     /// The stream is to be stopped.
@@ -88,7 +88,7 @@ pub(super) enum Message {
 
 /// What became of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Added {
+pub(in super::super) enum Added {
     /// Redis holds it.
     Kept,
     /// There is one in its place.
@@ -98,14 +98,18 @@ pub(super) enum Added {
 }
 
 /// A stream as Redis holds it.
-pub(super) struct Kept {
-    pub(super) entries: Vec<Entry>,
+pub(in super::super) struct Kept {
+    pub(in super::super) entries: Vec<Entry>,
     /// The instance that writes it, where there is one.
-    pub(super) owner: Option<String>,
+    pub(in super::super) owner: Option<String>,
 }
 
 impl Store {
-    pub(super) async fn connect(address: &Address, retention: Duration, lease: Duration) -> RedisResult<Self> {
+    pub(in super::super) async fn connect(
+        address: &Address,
+        retention: Duration,
+        lease: Duration,
+    ) -> RedisResult<Self> {
         let client = Client::open(address.connection())?;
         let shared = Mutex::new(ConnectionManager::new_with_config(client.clone(), connection()).await?);
         let instance: String = rand::rng().sample_iter(Alphanumeric).take(INSTANCE_CHARS).map(char::from).collect();
@@ -114,12 +118,12 @@ impl Store {
     }
 
     /// This process.
-    pub(super) fn instance(&self) -> &str {
+    pub(in super::super) fn instance(&self) -> &str {
         &self.instance
     }
 
     /// Opens a stream; or returns the fingerprint and the stream that its key was claimed with.
-    pub(super) async fn open(
+    pub(in super::super) async fn open(
         &self,
         id: &StreamId,
         claim: Option<&Idempotency>,
@@ -133,17 +137,17 @@ impl Store {
     }
 
     /// What the server tells of itself.
-    pub(super) async fn info(&self) -> RedisResult<String> {
+    pub(in super::super) async fn info(&self) -> RedisResult<String> {
         self.ask(&cmd("INFO")).await
     }
 
     /// Asks for an answer, whatever else there is to send.
-    pub(super) async fn ping(&self) -> RedisResult<()> {
+    pub(in super::super) async fn ping(&self) -> RedisResult<()> {
         self.ask(&cmd("PING")).await
     }
 
     /// The fingerprint and the stream that the key was claimed with.
-    pub(super) async fn claimed(&self, claimed: &IdempotencyKey) -> RedisResult<Option<(Bytes, StreamId)>> {
+    pub(in super::super) async fn claimed(&self, claimed: &IdempotencyKey) -> RedisResult<Option<(Bytes, StreamId)>> {
         let mut get = cmd("HMGET");
         get.arg(key(claimed)).arg("fingerprint").arg("id");
         let (fingerprint, id): (Option<Bytes>, Option<String>) = self.ask(&get).await?;
@@ -151,7 +155,7 @@ impl Store {
     }
 
     /// Adds an entry in its place.
-    pub(super) async fn add(&self, id: &StreamId, entry: &Entry) -> RedisResult<Added> {
+    pub(in super::super) async fn add(&self, id: &StreamId, entry: &Entry) -> RedisResult<Added> {
         let mut add = cmd("XADD");
         add.arg(events(id)).arg("NOMKSTREAM").arg(place(entry.first)).arg("frames").arg(&entry.frames[..]);
         if let Some(terminal) = &entry.terminal {
@@ -166,7 +170,7 @@ impl Store {
     }
 
     /// The stream has ended: it is nobody's any more, and expires with its key after the retention.
-    pub(super) async fn finish(&self, id: &StreamId, claimed: Option<&IdempotencyKey>) -> RedisResult<()> {
+    pub(in super::super) async fn finish(&self, id: &StreamId, claimed: Option<&IdempotencyKey>) -> RedisResult<()> {
         let mut finish = pipe();
         finish.pexpire(events(id), millis(self.retention)).ignore().del(lease(id)).ignore();
         if let Some(claimed) = claimed {
@@ -176,7 +180,7 @@ impl Store {
     }
 
     /// The stream's entries from event `first` on; `None` where there is no such stream.
-    pub(super) async fn load(&self, id: &StreamId, first: u64) -> RedisResult<Option<Kept>> {
+    pub(in super::super) async fn load(&self, id: &StreamId, first: u64) -> RedisResult<Option<Kept>> {
         let mut load = pipe();
         load.exists(events(id)).xrange(events(id), place(first), "+").get(lease(id));
         let (exists, range, owner): (bool, StreamRangeReply, Option<String>) = self.ask_all(&load).await?;
@@ -188,12 +192,12 @@ impl Store {
     }
 
     /// The instance that writes the stream.
-    pub(super) async fn owner(&self, id: &StreamId) -> RedisResult<Option<String>> {
+    pub(in super::super) async fn owner(&self, id: &StreamId) -> RedisResult<Option<String>> {
         self.ask(&Cmd::get(lease(id))).await
     }
 
     /// Frees the stream's key at once, and its lease; its events stay for a moment, for those who are reading them.
-    pub(super) async fn discard(&self, id: &StreamId, claimed: Option<&IdempotencyKey>) -> RedisResult<()> {
+    pub(in super::super) async fn discard(&self, id: &StreamId, claimed: Option<&IdempotencyKey>) -> RedisResult<()> {
         if let Some(claimed) = claimed {
             self.invoke::<()>(self.free.key(key(claimed)).arg(id.as_str())).await?;
         }
@@ -203,7 +207,7 @@ impl Store {
     }
 
     /// Puts a message into an instance's inbox.
-    pub(super) async fn tell(&self, instance: &str, message: Message, id: &StreamId) -> RedisResult<()> {
+    pub(in super::super) async fn tell(&self, instance: &str, message: Message, id: &StreamId) -> RedisResult<()> {
         let inbox = inbox(instance);
         let mut tell = pipe();
         tell.cmd("XADD").arg(&inbox).arg("MAXLEN").arg("~").arg(INBOX).arg("*").arg(message.name()).arg(id.as_str());
@@ -212,13 +216,16 @@ impl Store {
     }
 
     /// There are readers of the stream here.
-    pub(super) async fn read_here(&self, id: &StreamId) -> RedisResult<()> {
+    pub(in super::super) async fn read_here(&self, id: &StreamId) -> RedisResult<()> {
         self.ask(&self.set_readers(id)).await
     }
 
     /// Renews the leases and puts off the expiry of streams that are written here; whether each is read elsewhere.
     /// A lease is renewed without writing it anew where it can be: a server that is out of memory allows no more.
-    pub(super) async fn renew(&self, written: &[(StreamId, Option<IdempotencyKey>)]) -> RedisResult<Vec<bool>> {
+    pub(in super::super) async fn renew(
+        &self,
+        written: &[(StreamId, Option<IdempotencyKey>)],
+    ) -> RedisResult<Vec<bool>> {
         if written.is_empty() {
             return Ok(Vec::new());
         }
@@ -245,7 +252,7 @@ impl Store {
     }
 
     /// Says that these streams are read here; whether each is there and has an owner.
-    pub(super) async fn watch(&self, read: &[Arc<Stream>]) -> RedisResult<Vec<bool>> {
+    pub(in super::super) async fn watch(&self, read: &[Arc<Stream>]) -> RedisResult<Vec<bool>> {
         if read.is_empty() {
             return Ok(Vec::new());
         }
@@ -258,7 +265,7 @@ impl Store {
     }
 
     /// A connection of the tail's own, whose commands block for up to `block`.
-    pub(super) async fn listen(&self, block: Duration) -> RedisResult<MultiplexedConnection> {
+    pub(in super::super) async fn listen(&self, block: Duration) -> RedisResult<MultiplexedConnection> {
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(ANSWER))
             .set_response_timeout(Some(block + ANSWER));
@@ -329,7 +336,7 @@ fn connection() -> ConnectionManagerConfig {
 }
 
 impl Message {
-    pub(super) fn name(self) -> &'static str {
+    pub(in super::super) fn name(self) -> &'static str {
         match self {
             Self::Reader => "reader",
             Self::Stop => "stop",
@@ -356,9 +363,9 @@ fn lost<T>(answer: &RedisResult<T>) -> bool {
 }
 
 /// What the keys of events begin with.
-pub(super) const EVENTS: &str = "headwater:events:";
+pub(in super::super) const EVENTS: &str = "headwater:events:";
 
-pub(super) fn events(id: &StreamId) -> String {
+pub(in super::super) fn events(id: &StreamId) -> String {
     format!("{EVENTS}{id}")
 }
 
@@ -374,7 +381,7 @@ fn key(key: &IdempotencyKey) -> String {
     format!("headwater:key:{}", key.as_str())
 }
 
-pub(super) fn inbox(instance: &str) -> String {
+pub(in super::super) fn inbox(instance: &str) -> String {
     format!("headwater:inbox:{instance}")
 }
 
@@ -384,7 +391,7 @@ fn place(first: u64) -> String {
 }
 
 /// An entry as it was added; `None` where it is something else.
-pub(super) fn entry(found: &RedisEntry) -> Option<Entry> {
+pub(in super::super) fn entry(found: &RedisEntry) -> Option<Entry> {
     let first = found.id.strip_prefix("0-")?.parse::<u64>().ok()?.checked_sub(1)?;
     let frames: Bytes = found.get("frames").filter(|frames: &Bytes| frames.ends_with(b"\n\n"))?;
     // Of a newer origin it may not be understood here; the frames say it all the same.

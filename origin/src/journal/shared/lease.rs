@@ -31,25 +31,25 @@ impl Inner {
             }
             // The follower may still read, but nobody can tell whether an owner lives.
             if Instant::now() >= patience {
-                self.known.all_followed().iter().for_each(|stream| stream.fail_locally());
+                self.registry.all_followed().iter().for_each(|stream| stream.fail_locally());
             }
         }
     }
 
     /// Renews the leases of what is written here, and learns who reads it elsewhere.
     async fn renew(&self) -> Result<(), JournalError> {
-        let written = self.known.all_written();
+        let written = self.registry.all_written();
         let asked = Instant::now();
         let read = self.store.renew(&written).await?;
         for ((id, _), read) in written.iter().zip(read) {
-            self.known.elsewhere(id, read, asked);
+            self.registry.elsewhere(id, read, asked);
         }
         Ok(())
     }
 
     /// Tells the owners of what is read here that it is, and ends what has no owner any more.
     async fn watch(&self) -> Result<(), JournalError> {
-        let followed = self.known.all_followed();
+        let followed = self.registry.all_followed();
         let owned = self.store.watch(&followed).await?;
         for (stream, owned) in followed.iter().zip(owned) {
             if !owned {

@@ -11,8 +11,8 @@ use redis::{
 use tokio::time::{Instant, sleep};
 
 use super::{
+    super::redis::store::{EVENTS, Message, entry, events, inbox},
     Inner,
-    store::{EVENTS, Message, entry, events, inbox},
 };
 use crate::stream::{Append, Cancel};
 
@@ -49,7 +49,7 @@ impl Inner {
                 tracing::error!(%error, "redis: streams of other origins can't be read");
             }
             if Instant::now() >= patience {
-                self.known.all_followed().iter().for_each(|stream| stream.fail_locally());
+                self.registry.all_followed().iter().for_each(|stream| stream.fail_locally());
             }
             sleep(RECONNECT).await;
         }
@@ -58,7 +58,7 @@ impl Inner {
     /// Asks for what is new in the inbox and in the followed streams. It holds no stream, so that one that
     /// nobody reads any more is dropped while this waits.
     fn news(&self, heard: &str) -> Cmd {
-        let followed = self.known.all_followed();
+        let followed = self.registry.all_followed();
         let mut read = cmd("XREAD");
         read.arg("BLOCK").arg(BLOCK.as_millis() as u64).arg("STREAMS").arg(inbox(self.store.instance()));
         for stream in &followed {
@@ -89,7 +89,7 @@ impl Inner {
 
     /// Takes a followed stream's entry.
     fn written(&self, id: &StreamId, found: &RedisEntry) {
-        let Some(stream) = self.known.find(id) else { return };
+        let Some(stream) = self.registry.find(id) else { return };
         match entry(found).map(|entry| stream.buffer.append(&entry)) {
             Some(Append::Next(_) | Append::Repeated | Append::Closed) => {}
             // There must be no gap, and nobody writes anything else.
@@ -101,11 +101,11 @@ impl Inner {
     fn told(&self, found: &RedisEntry) {
         let about = |message: Message| found.get::<String>(message.name())?.parse::<StreamId>().ok();
         if let Some(id) = about(Message::Reader) {
-            self.known.elsewhere(&id, true, Instant::now());
+            self.registry.elsewhere(&id, true, Instant::now());
         }
         if let Some(id) = about(Message::Stop)
-            && self.known.writes(&id)
-            && let Some(stream) = self.known.find(&id)
+            && self.registry.writes(&id)
+            && let Some(stream) = self.registry.find(&id)
         {
             stream.readers.cancel(Cancel::Stopped);
         }

@@ -10,16 +10,15 @@ use tokio::{
 };
 
 use super::{
-    super::{JournalError, Writer},
+    super::{JournalError, Writer, redis::store::Added},
     Inner,
-    store::Added,
 };
 use crate::stream::{Entry, Event, Stream};
 
 /// From a failed attempt to the next.
 const RETRY: Duration = Duration::from_millis(200);
 
-pub(super) struct RedisWriter {
+pub(super) struct Owner {
     journal: Arc<Inner>,
     stream: Arc<Stream>,
     key: Option<IdempotencyKey>,
@@ -46,10 +45,10 @@ enum Ended {
     Lost,
 }
 
-impl RedisWriter {
+impl Owner {
     /// The writer of a stream that Redis is being asked to open.
     pub(super) fn opening(journal: Arc<Inner>, stream: Arc<Stream>, key: Option<IdempotencyKey>) -> Self {
-        journal.known.write(&stream);
+        journal.registry.write(&stream);
         Self { journal, stream, key, state: State::Opening }
     }
 
@@ -57,7 +56,7 @@ impl RedisWriter {
     pub(super) fn opened(&mut self) {
         self.state = State::Open;
         if let Some(key) = &self.key {
-            self.journal.known.claimed(self.stream.id(), key.clone());
+            self.journal.registry.claimed(self.stream.id(), key.clone());
         }
     }
 
@@ -125,7 +124,7 @@ impl RedisWriter {
         let ends = entry.terminal.is_some();
         let kept = self.keep(entry).await;
         if self.stream.buffer.has_ended() {
-            self.journal.known.written(self.stream.id());
+            self.journal.registry.written(self.stream.id());
         }
         if kept.is_ok() && ends {
             // Where this fails they expire a little later by themselves.
@@ -135,13 +134,13 @@ impl RedisWriter {
     }
 }
 
-impl Writer for RedisWriter {
+impl Writer for Owner {
     fn append<'a>(&'a mut self, events: &'a [Event]) -> BoxFuture<'a, Result<(), JournalError>> {
-        RedisWriter::append(self, events).boxed()
+        Owner::append(self, events).boxed()
     }
 }
 
-impl Drop for RedisWriter {
+impl Drop for Owner {
     fn drop(&mut self) {
         if self.stream.buffer.has_ended() {
             return;
@@ -160,7 +159,7 @@ impl Drop for RedisWriter {
             _ => {}
         }
         self.stream.fail_locally();
-        self.journal.known.written(self.stream.id());
+        self.journal.registry.written(self.stream.id());
     }
 }
 

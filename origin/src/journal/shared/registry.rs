@@ -12,7 +12,7 @@ use crate::stream::{ReaderGuard, Stream};
 
 /// The streams known here. A stream that nobody holds any more is let go at once.
 #[derive(Default)]
-pub(super) struct Known(Mutex<HashMap<StreamId, Entry>>);
+pub(super) struct Registry(Mutex<HashMap<StreamId, Entry>>);
 
 struct Entry {
     stream: Weak<Stream>,
@@ -27,7 +27,7 @@ enum Part {
     Reads,
 }
 
-impl Known {
+impl Registry {
     /// A stream that is written here.
     pub(super) fn write(&self, stream: &Arc<Stream>) {
         let part = Part::Writes { elsewhere: None };
