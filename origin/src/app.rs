@@ -55,10 +55,13 @@ pub fn main(models: impl FnOnce(&Config) -> Result<Models, Box<dyn Error>>) -> E
 pub async fn journal(config: &Config) -> Result<Arc<dyn Journal>, Box<dyn Error>> {
     match &config.journal {
         Place::Memory => Ok(Arc::new(MemoryJournal::new(config.retention(), config.journal_bytes()))),
-        Place::Redis(address) => match RedisJournal::connect(address, config.retention(), shared::LEASE).await {
-            Ok(journal) => Ok(Arc::new(journal)),
-            Err(error) => Err(format!("the journal, Redis at {address}, can't be used: {}", error.0).into()),
-        },
+        Place::Redis(address) => {
+            let (retention, replay_bytes) = (config.retention(), config.journal_bytes());
+            match RedisJournal::connect(address, retention, shared::LEASE, replay_bytes).await {
+                Ok(journal) => Ok(Arc::new(journal)),
+                Err(error) => Err(format!("the journal, Redis at {address}, can't be used: {error}").into()),
+            }
+        }
     }
 }
 

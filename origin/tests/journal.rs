@@ -12,7 +12,7 @@ use futures::{StreamExt, future::join_all};
 use headwater_origin::{
     config::limits::{Limits, Pace},
     generation::{Attached, Hub, Reader, Start, hub::new_id},
-    journal::{Idempotency, Journal, MemoryJournal, Opened, RedisJournal, Writer},
+    journal::{Claimed, Idempotency, Journal, MemoryJournal, Opened, RedisJournal, Writer},
     model::fallback::Fallback,
     stream::{Event, Framing, Read, Stream},
     telemetry::record::Asked,
@@ -24,6 +24,7 @@ use tokio::time::{sleep, timeout};
 /// So that nobody has to wait for the 15 s of a real one.
 const LEASE: Duration = Duration::from_millis(1_500);
 const RETENTION: Duration = Duration::from_secs(600);
+const REPLAY_BYTES: usize = 1 << 20;
 /// Longer than anything takes here that comes to an end at all.
 const LONG: Duration = Duration::from_secs(20);
 
@@ -60,7 +61,7 @@ async fn fault_10_of_starts_with_one_key_at_once_one_opens_a_stream() {
         for opened in opened {
             match opened.unwrap() {
                 Opened::New(log, writer) => new.push((log, writer)),
-                Opened::Existing(log) => existing.push(log),
+                Opened::Claimed(Claimed::Stream(log)) => existing.push(log),
                 _ => panic!("the key is neither another's nor expired"),
             }
         }
@@ -79,17 +80,19 @@ async fn fault_10_of_starts_with_one_key_at_once_one_opens_a_stream() {
 async fn a_key_belongs_to_what_it_was_first_sent_with_until_it_is_freed() {
     each_journal(async |journal| {
         let (log, mut writer) = new(&*journal, Some(claim(0, 1))).await;
-        assert!(matches!(journal.open(id(), Some(claim(0, 2))).await.unwrap(), Opened::KeyReused));
+        assert!(matches!(journal.open(id(), Some(claim(0, 2))).await.unwrap(), Opened::Claimed(Claimed::ByAnother)));
         writer.append(&[failed()]).await.unwrap();
-        let Opened::Existing(again) = journal.open(id(), Some(claim(0, 1))).await.unwrap() else {
+        let Opened::Claimed(Claimed::Stream(again)) = journal.open(id(), Some(claim(0, 1))).await.unwrap() else {
             panic!("it is kept")
         };
         assert_eq!(again.id(), log.id());
-        journal.discard(log.id()).await.unwrap();
+        journal.discard(log.id(), Some(&claim(0, 1).key)).await.unwrap();
         let (other, _writer) = new(&*journal, Some(claim(0, 2))).await;
         // Not the stream's any more: it stays with the other.
-        journal.discard(log.id()).await.unwrap();
-        let Opened::Existing(kept) = journal.open(id(), Some(claim(0, 2))).await.unwrap() else { panic!("it is kept") };
+        journal.discard(log.id(), Some(&claim(0, 1).key)).await.unwrap();
+        let Opened::Claimed(Claimed::Stream(kept)) = journal.open(id(), Some(claim(0, 2))).await.unwrap() else {
+            panic!("it is kept")
+        };
         assert_eq!(kept.id(), other.id());
     })
     .await;
@@ -140,14 +143,14 @@ async fn fault_10_the_same_key_at_two_origins_at_once_is_one_stream() {
     for round in 0..20 {
         let (first, second) = tokio::join!(a.open(id(), Some(claim(round, 0))), b.open(id(), Some(claim(round, 0))));
         let (log, mut writer, other) = match (first.unwrap(), second.unwrap()) {
-            (Opened::New(log, writer), Opened::Existing(other))
-            | (Opened::Existing(other), Opened::New(log, writer)) => (log, writer, other),
+            (Opened::New(log, writer), Opened::Claimed(Claimed::Stream(other)))
+            | (Opened::Claimed(Claimed::Stream(other)), Opened::New(log, writer)) => (log, writer, other),
             _ => panic!("one is new, the other the same"),
         };
         writer.append(&[failed()]).await.unwrap();
         assert_eq!(bytes(&other).await, bytes(&log).await);
         // Each of them can free it.
-        if round % 2 == 0 { &a } else { &b }.discard(log.id()).await.unwrap();
+        if round % 2 == 0 { &a } else { &b }.discard(log.id(), Some(&claim(round, 0).key)).await.unwrap();
         let (_, mut writer) = new(&*a, Some(claim(round, 0))).await;
         writer.append(&[failed()]).await.unwrap();
     }
@@ -209,7 +212,7 @@ async fn fault_17_a_stream_whose_origin_is_dead_ends_as_interrupted() {
         // A start with its key is told the same, and doesn't wait for it.
         let third = origin(&server).await;
         let again = third.open(id(), Some(claim(events.len(), 0))).await.unwrap();
-        let Opened::Existing(again) = again else { panic!("the key is taken") };
+        let Opened::Claimed(Claimed::Stream(again)) = again else { panic!("the key is taken") };
         assert_eq!(bytes(&again).await, bytes(&followed).await);
         // Nor does the dead one, should it come back.
         assert!(writer.append(&[chunk("c")]).await.is_err(), "it is fenced");
@@ -303,7 +306,7 @@ async fn fault_redis_refuses_the_password_for_a_moment_and_is_used_again_after_i
     let server = RedisServer::start();
     server.send(&["CONFIG SET requirepass secret"]);
     let address = server.address().replace("redis://", "redis://:secret@").parse().unwrap();
-    let journal = run(Arc::new(RedisJournal::connect(&address, RETENTION, LEASE).await.unwrap()));
+    let journal = run(Arc::new(RedisJournal::connect(&address, RETENTION, LEASE, REPLAY_BYTES).await.unwrap()));
     server.send(&["AUTH secret", "CONFIG SET requirepass \"\"", "CLIENT KILL TYPE normal"]);
     for _ in 0..3 {
         assert!(journal.open(id(), None).await.is_err());
@@ -347,6 +350,59 @@ async fn a_start_that_redis_answered_too_late_frees_its_key() {
 }
 
 #[tokio::test]
+async fn a_start_whose_answer_was_lost_blocks_its_key_no_longer_than_redis_is_away() {
+    let server = RedisServer::start();
+    let (a, b) = (origin(&server).await, origin(&server).await);
+    let _running = new(&*a, None).await;
+    for round in 0..2 {
+        server.pause();
+        assert!(a.open(id(), Some(claim(round, 1))).await.is_err());
+        // Redis has the command, and is still away when the origin would take it back.
+        sleep(Duration::from_millis(2_500)).await;
+        server.unpause();
+        if round == 0 {
+            let again = a.open(id(), Some(claim(round, 1))).await.unwrap();
+            assert!(matches!(again, Opened::New(..)), "its repetition opens a stream, at once");
+        } else {
+            let freed = async {
+                while !matches!(b.open(id(), Some(claim(round, 1))).await, Ok(Opened::New(..))) {
+                    sleep(Duration::from_millis(10)).await;
+                }
+            };
+            timeout(LONG, freed).await.expect("the lease task frees the key for other origins");
+        }
+    }
+}
+
+#[tokio::test]
+async fn replays_at_hand_are_bounded_and_go_when_redis_drops_them() {
+    let server = RedisServer::start();
+    let (a, b) = (origin(&server).await, origin(&server).await);
+    let mut ids = Vec::new();
+    for _ in 0..8 {
+        let (stream, mut writer) = new(&*a, None).await;
+        writer.append(&[chunk(&"a".repeat(REPLAY_BYTES / 4)), failed()]).await.unwrap();
+        ids.push(stream.id().clone());
+    }
+    for id in &ids {
+        assert!(b.find(id).await.unwrap().is_some());
+    }
+    assert!((1..=REPLAY_BYTES).contains(&b.bytes()), "{}", b.bytes());
+    let last = ids.last().unwrap();
+    server.send(&[&format!("PEXPIRE headwater:events:{last} 300")]);
+    // Not loaded anew: what it says of the time is known from the first load.
+    assert!(b.find(last).await.unwrap().is_some());
+    let third = origin(&server).await;
+    assert!(third.find(last).await.unwrap().is_some());
+    let gone = async {
+        while third.find(last).await.unwrap().is_some() {
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(LONG, gone).await.expect("it is kept as long as Redis keeps it");
+}
+
+#[tokio::test]
 async fn fault_18_a_drain_comes_to_its_end_without_redis() {
     let server = RedisServer::start();
     // It would wait for Redis for ever.
@@ -363,7 +419,7 @@ async fn without_redis_there_is_no_journal_and_it_says_so_soon() {
     server.kill();
     let asked = Instant::now();
     let address = server.address().parse().unwrap();
-    assert!(RedisJournal::connect(&address, RETENTION, LEASE).await.is_err());
+    assert!(RedisJournal::connect(&address, RETENTION, LEASE, REPLAY_BYTES).await.is_err());
     assert!(asked.elapsed() < Duration::from_secs(5));
 }
 
@@ -383,7 +439,7 @@ async fn dead_origin(server: &RedisServer) -> Arc<dyn Journal> {
 }
 
 async fn connect(server: &RedisServer, lease: Duration) -> Arc<dyn Journal> {
-    Arc::new(RedisJournal::connect(&server.address().parse().unwrap(), RETENTION, lease).await.unwrap())
+    Arc::new(RedisJournal::connect(&server.address().parse().unwrap(), RETENTION, lease, REPLAY_BYTES).await.unwrap())
 }
 
 fn run(journal: Arc<dyn Journal>) -> Arc<dyn Journal> {

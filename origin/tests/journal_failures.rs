@@ -44,14 +44,12 @@ async fn fault_34_a_journal_that_fails_is_logged_once_counted_and_not_healthy() 
     // Without a start the lease task and the follower notice it.
     server.kill();
     let logged = |text: &str| log.lines().iter().any(|line| line["message"] == text);
-    until("logged", async || {
-        logged("leases can't be renewed") && logged("redis: streams of other origins can't be read")
-    })
-    .await;
+    until("logged", async || logged("leases can't be renewed") && logged("streams of other origins can't be read"))
+        .await;
     assert_eq!(health(&origin).await.0, 503);
     server.restart();
     server.send(&["ACL SETUSER hw on >pw ~* &* +@all"]);
     until("healthy", async || health(&origin).await.0 == 200).await;
-    until("logged", async || logged("redis answers again")).await;
-    until("logged", async || logged("redis: streams of other origins are read again")).await;
+    until("logged", async || logged("the shared journal answers again")).await;
+    until("logged", async || logged("streams of other origins are read again")).await;
 }

@@ -106,7 +106,7 @@ async fn readers_at_two_origins_get_every_event_once_and_the_same_terminal_event
     let runs = schedules.map(|steps| {
         let address = server.address().parse().unwrap();
         async move {
-            let connect = || RedisJournal::connect(&address, second * RETENTION, Duration::from_secs(3));
+            let connect = || RedisJournal::connect(&address, second * RETENTION, Duration::from_secs(3), 1 << 20);
             let (a, b): (Arc<dyn Journal>, Arc<dyn Journal>) =
                 (Arc::new(connect().await.unwrap()), Arc::new(connect().await.unwrap()));
             let ((writing, feed), (other, _)) = (hub(a.clone(), second), hub(b.clone(), second));

@@ -143,7 +143,7 @@ pub struct Streams {
     retention: Duration,
 
     /// The memory that streams may take; over it the oldest finished ones go first. A key takes 512 bytes of it until
-    /// its retention ends
+    /// its retention ends. With Redis: the memory for finished streams that were asked for
     #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = size(ByteSize::kib(16)..=ByteSize::tib(1)))]
     journal_size: usize,
 
@@ -329,7 +329,7 @@ impl Config {
         self.streams.retention
     }
 
-    /// The memory that streams may take, bytes.
+    /// The memory that streams, or with Redis finished streams alone, may take, bytes.
     pub fn journal_bytes(&self) -> usize {
         self.streams.journal_size
     }

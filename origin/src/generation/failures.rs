@@ -38,7 +38,10 @@ impl JournalFailures {
         self.metrics.journal_failed(operation);
         let now = Instant::now();
         let mut state = self.state();
-        state.last = Some(now);
+        // One stream that can't be read or is lost says nothing of the others.
+        if matches!(error, JournalError::Unavailable(_)) {
+            state.last = Some(now);
+        }
         if state.logged.is_none_or(|at| at + LOG_INTERVAL <= now) {
             tracing::error!(operation, %error, unlogged = state.unlogged, "the journal failed");
             (state.logged, state.unlogged) = (Some(now), 0);
@@ -48,12 +51,12 @@ impl JournalFailures {
         Problem::journal()
     }
 
-    /// The journal has opened a stream.
+    /// The journal has opened a stream, or looked a key up.
     pub(super) fn clear(&self) {
         self.state().last = None;
     }
 
-    /// Whether the journal has failed lately, and opened no stream since.
+    /// Whether the journal was unavailable lately, and has answered no start since.
     pub(super) fn are_recent(&self) -> bool {
         self.state().last.is_some_and(|at| at.elapsed() < FAILING_FOR)
     }

@@ -1,21 +1,25 @@
 //! Every stream's life: started, attached to, stopped, left to linger, drained.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
 };
 
 use headwater_protocol::{Cursor, OriginName, Problem, StreamId};
 use rand::{RngExt, distr::Alphanumeric};
 use tokio::{
-    sync::{Notify, Semaphore},
-    time::{Instant, timeout, timeout_at},
+    sync::Semaphore,
+    time::{Instant, timeout_at},
+};
+use tokio_util::{
+    sync::CancellationToken,
+    task::{TaskTracker, task_tracker::TaskTrackerToken},
 };
 
 use super::{Reader, admission::Slot, failures::JournalFailures, task::Generation};
 use crate::{
     config::limits::Limits,
-    journal::{Idempotency, Journal, Opened},
+    journal::{Claimed, Idempotency, Journal, Opened, Writer},
     model::fallback::Fallback,
     stream::{Cancel, Framing, ReaderGuard, Stream},
     telemetry::{
@@ -34,23 +38,16 @@ struct Inner {
     journal: Arc<dyn Journal>,
     limits: Arc<Limits>,
     metrics: Arc<Metrics>,
-    failures: JournalFailures,
+    failures: Arc<JournalFailures>,
     slots: Arc<Semaphore>,
     queue: Arc<Semaphore>,
-    running: Mutex<Running>,
-    /// Told whenever a stream leaves `running`.
-    left: Notify,
-}
-
-/// The generations that run or wait for a slot.
-#[derive(Default)]
-struct Running {
-    /// Their streams; `None` while the journal opens one.
-    streams: HashMap<StreamId, Option<Arc<Stream>>>,
-    started: u64,
-    draining: bool,
-    /// The drain has interrupted what ran.
-    interrupted: bool,
+    started: AtomicU64,
+    /// The generations that run or wait for a slot, from admission on.
+    running: TaskTracker,
+    /// Nothing starts any more, and what runs at other origins isn't followed here.
+    draining: CancellationToken,
+    /// What still runs ends now.
+    interrupted: CancellationToken,
 }
 
 /// A request for a new stream.
@@ -102,10 +99,12 @@ impl Hub {
             slots: Arc::new(Semaphore::new(generations.min(Semaphore::MAX_PERMITS))),
             queue: Arc::new(Semaphore::new(limits.queue)),
             limits: Arc::new(limits),
-            failures: JournalFailures::new(metrics.clone()),
+            failures: Arc::new(JournalFailures::new(metrics.clone())),
             metrics,
-            running: Mutex::default(),
-            left: Notify::new(),
+            started: AtomicU64::new(0),
+            running: TaskTracker::new(),
+            draining: CancellationToken::new(),
+            interrupted: CancellationToken::new(),
         }))
     }
 
@@ -117,61 +116,22 @@ impl Hub {
     /// no longer kept; the journal.
     pub async fn start(&self, start: Start) -> Result<Reader, Problem> {
         let hub = &self.0;
-        let Start { prompt, idempotency, framing, asked } = start;
-        let attach = |stream: &Arc<Stream>| stream.attach(framing == Framing::Framed, false);
-        // Before the journal is asked: a refusal costs it nothing.
-        let (opened, admission) = match self.admit() {
-            Ok(admission) => {
-                let opened = hub.journal.open(admission.entry.id.clone(), idempotency).await;
-                let opened = opened.map_err(|error| hub.failures.problem("open", &error))?;
-                hub.failures.clear();
-                (opened, Some(admission))
-            }
-            Err(refusal) => {
-                // A repeated start needs no slot: its generation has one already.
-                let opened = match &idempotency {
-                    Some(idempotency) => {
-                        let opened = hub.journal.lookup(idempotency).await;
-                        opened.map_err(|error| hub.failures.problem("lookup", &error))?
-                    }
-                    None => None,
-                };
-                let refused = || {
-                    hub.metrics.refused(refusal.kind().name());
-                    refusal
-                };
-                (opened.ok_or_else(refused)?, None)
-            }
-        };
-        let guard = match (opened, admission) {
-            (Opened::KeyReused, _) => return Err(Problem::key_reused()),
-            (Opened::Expired, _) => return Err(Problem::expired()),
-            (Opened::Existing(stream), _) => attach(&stream),
-            (Opened::New(stream, writer), Some(Admission { slot, entry })) => {
-                let guard = attach(&stream);
-                entry.opened(&stream);
-                let record = Record::new(stream.id().to_string(), asked, hub.metrics.clone());
-                let (models, limits) = (hub.models.clone(), hub.limits.clone());
-                let generation = Generation { models, prompt, stream, writer, limits, record };
-                tokio::spawn(async move {
-                    let _entry = entry;
-                    generation.run(slot).await;
-                });
-                guard
-            }
-            // A lookup opens nothing.
-            (Opened::New(..), None) => return Err(Problem::internal()),
+        let (framing, key) = (start.framing, start.idempotency.as_ref().map(|idempotency| idempotency.key.clone()));
+        // A slot first, then the journal: a refusal costs it nothing.
+        let guard = match self.admit() {
+            Ok(admission) => self.open(admission, start).await?,
+            Err(refusal) => self.attach_to_key(start, refusal).await?,
         };
         let stream = guard.stream();
-        let _ = timeout(hub.limits.start_window, stream.buffer.begun()).await;
-        match stream.answer(hub.limits.start_window) {
+        match stream.buffer.answer(hub.limits.start_window).await {
+            Ok(()) => Ok(hub.reader(guard, 0, framing, Attachment::Start)),
             Err(problem) => {
-                // Where it fails the key stays until it expires.
-                let discarded = hub.journal.discard(stream.id()).await;
-                discarded.map_err(|error| hub.failures.problem("discard", &error))?;
+                if let Err(error) = hub.journal.discard(stream.id(), key.as_ref()).await {
+                    // The key stays until it expires.
+                    hub.failures.problem("discard", &error);
+                }
                 Err(problem)
             }
-            Ok(()) => Ok(hub.reader(guard, 0, framing, Attachment::Start)),
         }
     }
 
@@ -182,6 +142,7 @@ impl Hub {
     pub async fn attach(&self, cursor: &Cursor) -> Result<Attached, Problem> {
         let hub = &self.0;
         let stream = hub.find(&cursor.id).await?;
+        hub.may_follow(&stream)?;
         let ended = stream.buffer.has_ended();
         if ended {
             match cursor.next.cmp(&stream.buffer.len()) {
@@ -209,19 +170,17 @@ impl Hub {
         Ok(())
     }
 
-    /// Starts nothing from now on, and waits until no stream runs: at `ending` it ends those that still do, and at
-    /// `deadline` it waits no longer.
+    /// Starts nothing and follows nothing of other origins from now on, and waits until no stream runs: at `ending` it
+    /// ends those that still do, and at `deadline` it waits no longer.
     pub async fn drain(&self, ending: Instant, deadline: Instant) {
-        self.running().draining = true;
-        if timeout_at(ending, self.idle()).await.is_err() {
-            {
-                let mut running = self.running();
-                running.interrupted = true;
-                running.streams.values().flatten().for_each(|stream| stream.readers.cancel(Cancel::Interrupted));
-            }
+        let Inner { draining, running, interrupted, .. } = &*self.0;
+        running.close();
+        draining.cancel();
+        if timeout_at(ending, running.wait()).await.is_err() {
+            interrupted.cancel();
             // A journal that is away takes no end. What doesn't end here now ends with its writer.
-            if timeout_at(deadline, self.idle()).await.is_err() {
-                tracing::warn!(running = self.status().running, "some streams could not be ended");
+            if timeout_at(deadline, running.wait()).await.is_err() {
+                tracing::warn!(running = running.len(), "some streams could not be ended");
             }
         }
     }
@@ -233,20 +192,20 @@ impl Hub {
 
     /// Whether [`Hub::drain`] was called.
     pub fn draining(&self) -> bool {
-        self.running().draining
+        self.0.draining.is_cancelled()
     }
 
     /// How many streams there are.
     pub fn status(&self) -> Status {
-        let running = self.running();
+        let Inner { started, running, limits, queue, .. } = &*self.0;
         Status {
-            started: running.started,
-            running: running.streams.values().flatten().count(),
-            queued: self.0.limits.queue.saturating_sub(self.0.queue.available_permits()),
+            started: started.load(Ordering::Relaxed),
+            running: running.len(),
+            queued: limits.queue.saturating_sub(queue.available_permits()),
         }
     }
 
-    /// The figures so far, as Prometheus reads them.
+    /// The metrics so far, as Prometheus reads them.
     pub fn metrics(&self) -> String {
         let Status { running, queued, .. } = self.status();
         self.0.metrics.text(running, queued, self.0.journal.bytes())
@@ -254,37 +213,58 @@ impl Hub {
 
     /// Admits one more generation, if there is a slot or a place in the queue.
     fn admit(&self) -> Result<Admission, Problem> {
-        // Under one lock, so that nothing is admitted behind the begin of a drain.
-        let mut running = self.running();
-        if running.draining {
+        let Inner { slots, queue, running, .. } = &*self.0;
+        // Counted before the look at the drain, so that a drain waits for all that it doesn't refuse.
+        let running_token = running.token();
+        if running.is_closed() {
             return Err(Problem::draining());
         }
-        let slots = self.0.slots.clone();
         let slot = match slots.clone().try_acquire_owned() {
             Ok(permit) => Slot::Held(permit),
-            Err(_) => match self.0.queue.clone().try_acquire_owned() {
-                Ok(place) => Slot::Queued { slots, place },
+            Err(_) => match queue.clone().try_acquire_owned() {
+                Ok(place) => Slot::Queued { slots: slots.clone(), place },
                 Err(_) => return Err(Problem::overloaded()),
             },
         };
-        let id = new_id(&self.0.name);
-        running.streams.insert(id.clone(), None);
-        Ok(Admission { slot, entry: Entry { hub: self.clone(), id } })
+        Ok(Admission { slot, running: running_token })
     }
 
-    async fn idle(&self) {
-        loop {
-            let left = self.0.left.notified();
-            if self.running().streams.is_empty() {
-                return;
+    /// Opens a stream for an admitted start, or attaches to the one that its key has opened.
+    async fn open(&self, admission: Admission, start: Start) -> Result<ReaderGuard, Problem> {
+        let hub = &self.0;
+        let Start { prompt, idempotency, framing, asked } = start;
+        let opened = hub.journal.open(new_id(&hub.name), idempotency).await;
+        let opened = opened.map_err(|error| hub.failures.problem("open", &error))?;
+        hub.failures.clear();
+        match opened {
+            Opened::Claimed(claimed) => hub.attach_to(claimed, framing),
+            Opened::New(stream, writer) => {
+                let guard = attach(&stream, framing);
+                hub.generate(admission, prompt, asked, stream, writer);
+                Ok(guard)
             }
-            left.await;
         }
     }
 
-    /// Nothing panics while the lock is held.
-    fn running(&self) -> MutexGuard<'_, Running> {
-        self.0.running.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Attaches a start that can't be admitted to the stream that its key has opened: that has a slot already.
+    async fn attach_to_key(&self, start: Start, refusal: Problem) -> Result<ReaderGuard, Problem> {
+        let hub = &self.0;
+        let claimed = match &start.idempotency {
+            Some(idempotency) => {
+                let claimed = hub.journal.lookup(idempotency).await;
+                let claimed = claimed.map_err(|error| hub.failures.problem("lookup", &error))?;
+                hub.failures.clear();
+                claimed
+            }
+            None => None,
+        };
+        match claimed {
+            Some(claimed) => hub.attach_to(claimed, start.framing),
+            None => {
+                hub.metrics.refused(refusal.kind().name());
+                Err(refusal)
+            }
+        }
     }
 }
 
@@ -294,41 +274,58 @@ impl Inner {
         found.ok_or_else(Problem::no_such_stream)
     }
 
+    /// Refuses what would be broken off at once: in a drain other origins serve what runs at other origins.
+    fn may_follow(&self, stream: &Stream) -> Result<(), Problem> {
+        if self.draining.is_cancelled() && stream.runs_elsewhere() { Err(Problem::draining()) } else { Ok(()) }
+    }
+
+    fn attach_to(&self, claimed: Claimed, framing: Framing) -> Result<ReaderGuard, Problem> {
+        match claimed {
+            Claimed::ByAnother => Err(Problem::key_reused()),
+            Claimed::Expired => Err(Problem::expired()),
+            Claimed::Stream(stream) => {
+                self.may_follow(&stream)?;
+                Ok(attach(&stream, framing))
+            }
+        }
+    }
+
+    /// Runs the generation of a new stream, in a task of its own.
+    fn generate(
+        &self,
+        Admission { slot, running }: Admission,
+        prompt: String,
+        asked: Asked,
+        stream: Arc<Stream>,
+        writer: Box<dyn Writer>,
+    ) {
+        self.started.fetch_add(1, Ordering::Relaxed);
+        let record = Record::new(stream.id().to_string(), asked, self.metrics.clone());
+        let (models, limits, failures) = (self.models.clone(), self.limits.clone(), self.failures.clone());
+        let interrupted = self.interrupted.clone();
+        let generation = Generation { models, prompt, stream, writer, limits, record, failures, interrupted };
+        tokio::spawn(async move {
+            generation.run(slot).await;
+            drop(running);
+        });
+    }
+
     fn reader(&self, guard: ReaderGuard, next: u64, framing: Framing, attachment: Attachment) -> Reader {
-        Reader::new(guard, next, framing, self.limits.pace, self.metrics.attached(attachment))
+        let counted = self.metrics.attached(attachment);
+        Reader::new(guard, next, framing, self.limits.pace, counted, self.draining.clone())
     }
 }
 
 /// A generation that may run.
 struct Admission {
     slot: Slot,
-    entry: Entry,
+    /// Counts it among the running until its task has ended.
+    running: TaskTrackerToken,
 }
 
-/// A stream's entry among the running: from its admission until its task has ended.
-struct Entry {
-    hub: Hub,
-    id: StreamId,
-}
-
-impl Entry {
-    /// The journal has opened the stream.
-    fn opened(&self, stream: &Arc<Stream>) {
-        let mut running = self.hub.running();
-        running.started += 1;
-        running.streams.insert(self.id.clone(), Some(stream.clone()));
-        // Opened while the drain interrupted the others.
-        if running.interrupted {
-            stream.readers.cancel(Cancel::Interrupted);
-        }
-    }
-}
-
-impl Drop for Entry {
-    fn drop(&mut self) {
-        self.hub.running().streams.remove(&self.id);
-        self.hub.0.left.notify_waiters();
-    }
+/// One more reader that starts the stream or repeats its start.
+fn attach(stream: &Arc<Stream>, framing: Framing) -> ReaderGuard {
+    stream.attach(framing == Framing::Framed, false)
 }
 
 /// A new stream's id at the origin `name`.

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use futures::stream;
 use headwater_protocol::Cursor;
 use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::limits::Pace,
@@ -31,19 +32,39 @@ pub struct Reader {
     last_tokens: Option<Instant>,
     silent_since: Instant,
     ended: bool,
+    /// Breaks the response off where the stream runs at another origin: there it can be resumed.
+    draining: CancellationToken,
 }
 
-/// The error that breaks a bare response off.
+/// The error that breaks a response off.
 #[derive(Debug, thiserror::Error)]
-#[error("the stream failed")]
+#[error("the stream failed, or goes on elsewhere")]
 struct BrokenOff;
 
 impl Reader {
-    pub(crate) fn new(guard: ReaderGuard, next: u64, framing: Framing, pace: Pace, counted: Counted) -> Self {
+    pub(crate) fn new(
+        guard: ReaderGuard,
+        next: u64,
+        framing: Framing,
+        pace: Pace,
+        counted: Counted,
+        draining: CancellationToken,
+    ) -> Self {
         let cursor = Cursor { id: guard.stream().id().clone(), next };
         let opening = (framing == Framing::Framed).then(|| frame::opening(&cursor));
         let silent_since = Instant::now();
-        Self { guard, _counted: counted, framing, pace, next, opening, last_tokens: None, silent_since, ended: false }
+        Self {
+            guard,
+            _counted: counted,
+            framing,
+            pace,
+            next,
+            opening,
+            last_tokens: None,
+            silent_since,
+            ended: false,
+            draining,
+        }
     }
 
     /// The stream that is read.
@@ -92,22 +113,30 @@ impl Reader {
                         self.silent_since = now;
                         return Some(Ok(Bytes::from_static(frame::HEARTBEAT.as_bytes())));
                     }
-                    match if now < due { Some(due) } else { beat } {
-                        Some(at) => drop(timeout_at(at, grown).await),
-                        None => grown.await,
+                    let news = async {
+                        match if now < due { Some(due) } else { beat } {
+                            Some(at) => drop(timeout_at(at, grown).await),
+                            None => grown.await,
+                        }
+                    };
+                    tokio::select! {
+                        () = news => {}
+                        () = self.draining.cancelled(), if stream.runs_elsewhere() => return Some(self.broken_off().await),
                     }
                 }
-                // Behind a failure that a bare stream has to tell, or a cursor that was ahead and past the end.
-                Read::Ended => {
-                    drop(grown);
-                    self.ended = true;
-                    // Once, so that the server may flush the last chunk: the error drops what it still holds.
-                    tokio::task::yield_now().await;
-                    return Some(Err(io::Error::other(BrokenOff)));
-                }
+                // A bare stream has failed, or the cursor is past the last event.
+                Read::Ended => return Some(self.broken_off().await),
             }
         }
         None
+    }
+
+    /// The error that ends the body, so that it looks cut.
+    async fn broken_off(&mut self) -> io::Result<Bytes> {
+        self.ended = true;
+        // Once, so that the server may flush the last chunk: the error drops what it still holds.
+        tokio::task::yield_now().await;
+        Err(io::Error::other(BrokenOff))
     }
 
     fn framed(&mut self, bytes: Bytes) -> Bytes {

@@ -8,8 +8,9 @@ use std::{
 
 use headwater_protocol::Problem;
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
-use super::admission::Slot;
+use super::{admission::Slot, failures::JournalFailures};
 use crate::{
     config::limits::Limits,
     journal::{JournalError, Writer},
@@ -30,6 +31,9 @@ pub(crate) struct Generation {
     pub(crate) writer: Box<dyn Writer>,
     pub(crate) limits: Arc<Limits>,
     pub(crate) record: Record,
+    pub(crate) failures: Arc<JournalFailures>,
+    /// The drain is over: what runs ends now.
+    pub(crate) interrupted: CancellationToken,
 }
 
 impl Generation {
@@ -40,8 +44,13 @@ impl Generation {
             Err(error) => Err(error),
         };
         if let Err(error) = appended {
-            // The stream has ended, if not by the writer then by another origin.
-            tracing::error!(stream = %self.stream.id(), %error, "the stream could not be kept");
+            // The stream has ended, though not with the event above.
+            match error {
+                JournalError::Fenced => {
+                    tracing::warn!(stream = %self.stream.id(), "another origin has ended the stream")
+                }
+                error => drop(self.failures.problem("append", &error)),
+            }
             if let Some(problem) = self.stream.buffer.terminal().and_then(|terminal| terminal.failed) {
                 self.record.ended(problem.kind().name(), None);
             }
@@ -52,12 +61,13 @@ impl Generation {
     /// the model.
     async fn answer(&mut self, slot: Slot) -> Result<Event, JournalError> {
         let stream = self.stream.clone();
-        let mut cancelled = pin!(stream.readers.cancelled(self.limits.linger));
+        let requested = cancelled(stream.clone(), self.limits.linger, self.interrupted.clone());
+        let mut cancelled = pin!(requested);
         let _permit = match unless(&mut cancelled, slot.acquire()).await {
             Ok(permit) => permit,
             Err(cancel) => return Ok(self.cancelled(cancel)),
         };
-        // The total timeout counts from here, queueing apart, and is one more way to be cancelled.
+        // The same future, still waiting, but no longer than the total timeout, which counts from here.
         let mut cancelled = pin!(within(self.limits.total_timeout, cancelled));
         let record = &mut self.record;
         let failed = |model: &str, error: &ModelError| {
@@ -150,6 +160,15 @@ impl Drop for Generation {
     fn drop(&mut self) {
         let readers = self.stream.readers.counts();
         self.record.read_by(readers.attached, readers.resumed);
+    }
+}
+
+/// Resolves when the stream is to end before its answer does: at a reader's request, when nobody reads, or when the
+/// drain is over.
+async fn cancelled(stream: Arc<Stream>, linger: Duration, interrupted: CancellationToken) -> Cancel {
+    tokio::select! {
+        cancel = stream.readers.cancelled(linger) => cancel,
+        () = interrupted.cancelled() => Cancel::Interrupted,
     }
 }
 

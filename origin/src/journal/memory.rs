@@ -13,7 +13,7 @@ use futures::{FutureExt, future::BoxFuture};
 use headwater_protocol::{IdempotencyKey, Problem, StreamId};
 use tokio::time::{Instant, sleep};
 
-use super::{Idempotency, Journal, JournalError, Opened, Writer};
+use super::{Claimed, Idempotency, Journal, JournalError, Opened, Writer};
 use crate::stream::{Append, Event, Stream};
 
 /// What a stream or a key costs beside its frames, bytes: ids, maps, the buffer itself. Counted, so that a flood of
@@ -72,11 +72,13 @@ impl MemoryJournal {
 
     fn open_now(&self, id: StreamId, idempotency: Option<Idempotency>) -> Result<Opened, JournalError> {
         let mut state = self.swept();
-        if let Some(opened) = idempotency.as_ref().and_then(|idempotency| state.lookup(idempotency)) {
-            return Ok(opened);
+        if let Some(claimed) = idempotency.as_ref().and_then(|idempotency| state.lookup(idempotency)) {
+            return Ok(Opened::Claimed(claimed));
         }
         if state.orphans.len() * OVERHEAD > self.0.budget {
-            return Err(JournalError("the keys of streams that it no longer holds fill its memory".into()));
+            return Err(JournalError::Unavailable(
+                "the keys of streams that it no longer holds fill its memory".into(),
+            ));
         }
         let stream = Arc::new(Stream::new(id.clone()));
         let key = idempotency.map(|Idempotency { key, fingerprint }| {
@@ -155,13 +157,13 @@ impl MemoryJournal {
 }
 
 impl State {
-    fn lookup(&self, Idempotency { key, fingerprint }: &Idempotency) -> Option<Opened> {
+    fn lookup(&self, Idempotency { key, fingerprint }: &Idempotency) -> Option<Claimed> {
         let owner = self.keys.get(key)?;
         if owner.fingerprint != *fingerprint {
-            return Some(Opened::KeyReused);
+            return Some(Claimed::ByAnother);
         }
         let kept = self.streams.get(&owner.id);
-        Some(kept.map_or(Opened::Expired, |entry| Opened::Existing(entry.stream.clone())))
+        Some(kept.map_or(Claimed::Expired, |entry| Claimed::Stream(entry.stream.clone())))
     }
 }
 
@@ -170,7 +172,7 @@ impl Journal for MemoryJournal {
         async { self.open_now(id, idempotency) }.boxed()
     }
 
-    fn lookup<'a>(&'a self, idempotency: &'a Idempotency) -> BoxFuture<'a, Result<Option<Opened>, JournalError>> {
+    fn lookup<'a>(&'a self, idempotency: &'a Idempotency) -> BoxFuture<'a, Result<Option<Claimed>, JournalError>> {
         async { Ok(self.swept().lookup(idempotency)) }.boxed()
     }
 
@@ -178,26 +180,26 @@ impl Journal for MemoryJournal {
         async { Ok(self.swept().streams.get(id).map(|entry| entry.stream.clone())) }.boxed()
     }
 
-    fn discard<'a>(&'a self, id: &'a StreamId) -> BoxFuture<'a, Result<(), JournalError>> {
+    fn discard<'a>(
+        &'a self,
+        id: &'a StreamId,
+        key: Option<&'a IdempotencyKey>,
+    ) -> BoxFuture<'a, Result<(), JournalError>> {
         async move {
             let mut state = self.swept();
             // From the back: it has only just finished.
             if let Some(place) = state.finished.iter().rposition(|(_, finished)| finished == id) {
                 state.finished.remove(place);
             }
-            let evicted = !state.streams.contains_key(id);
-            let mut key = self.remove(&mut state, id);
-            if evicted {
-                // As soon as it had finished, because running streams fill the journal.
-                let State { keys, orphans, .. } = &mut *state;
-                let own = |(_, key): &(Instant, IdempotencyKey)| keys.get(key).is_some_and(|owner| owner.id == *id);
-                if let Some(place) = orphans.iter().rposition(own) {
-                    key = orphans.remove(place).map(|(_, key)| key);
-                    self.shrink(OVERHEAD);
-                }
-            }
-            if let Some(key) = key {
-                state.keys.remove(&key);
+            self.remove(&mut state, id);
+            let Some(key) = key.filter(|key| state.keys.get(key).is_some_and(|owner| owner.id == *id)) else {
+                return Ok(());
+            };
+            state.keys.remove(key);
+            // Where it was evicted as soon as it had finished, because running streams fill the journal.
+            if let Some(place) = state.orphans.iter().rposition(|(_, orphan)| orphan == key) {
+                state.orphans.remove(place);
+                self.shrink(OVERHEAD);
             }
             Ok(())
         }
@@ -231,7 +233,7 @@ impl Journal for MemoryJournal {
 
 impl MemoryWriter {
     fn append_now(&mut self, events: &[Event]) {
-        let entry = self.stream.entry(events);
+        let entry = self.stream.next_entry(events);
         let Append::Next(taken) = self.stream.buffer.append(&entry) else { return };
         self.size += taken;
         self.journal.grow(taken);

@@ -1,7 +1,12 @@
 //! Where streams are kept: the trait that every journal implements.
+//!
+//! # Layout
+//! - [`memory`]: in this process, for one origin.
+//! - [`redis`]: what is asked of Redis, for several origins.
+//! - [`shared`]: what several origins do with one journal, whatever the server.
 
 pub mod memory;
-mod redis;
+pub mod redis;
 pub mod shared;
 
 use std::sync::Arc;
@@ -10,7 +15,7 @@ use futures::future::BoxFuture;
 use headwater_protocol::{IdempotencyKey, StreamId};
 
 pub use memory::MemoryJournal;
-pub use shared::RedisJournal;
+pub use redis::RedisJournal;
 
 use crate::stream::{Event, Stream};
 
@@ -21,17 +26,21 @@ pub trait Journal: Send + Sync + 'static {
     /// Opens a new stream, or finds the one that a start with the same key has opened.
     ///
     /// # Errors
-    /// The journal can't be reached; the same for all its methods.
+    /// [`JournalError::Unavailable`]; the same for all its methods.
     fn open(&self, id: StreamId, idempotency: Option<Idempotency>) -> BoxFuture<'_, Result<Opened, JournalError>>;
 
     /// What a start with this key has opened; `None` if there was none. Opens nothing.
-    fn lookup<'a>(&'a self, idempotency: &'a Idempotency) -> BoxFuture<'a, Result<Option<Opened>, JournalError>>;
+    fn lookup<'a>(&'a self, idempotency: &'a Idempotency) -> BoxFuture<'a, Result<Option<Claimed>, JournalError>>;
 
     /// The stream; `None` where it is unknown or no longer kept.
     fn find<'a>(&'a self, id: &'a StreamId) -> BoxFuture<'a, Result<Option<Arc<Stream>>, JournalError>>;
 
-    /// Forgets the stream and frees its key: its start was answered with a problem.
-    fn discard<'a>(&'a self, id: &'a StreamId) -> BoxFuture<'a, Result<(), JournalError>>;
+    /// Drops the stream, and frees the key if it is still this stream's: a start with it was answered with a problem.
+    fn discard<'a>(
+        &'a self,
+        id: &'a StreamId,
+        key: Option<&'a IdempotencyKey>,
+    ) -> BoxFuture<'a, Result<(), JournalError>>;
 
     /// Asks the process that writes the stream to end it, where that is another one. The stream shows when it has.
     fn stop<'a>(&'a self, stream: &'a Arc<Stream>) -> BoxFuture<'a, Result<(), JournalError>>;
@@ -50,6 +59,9 @@ pub trait Journal: Send + Sync + 'static {
 /// the reason: no stream stays open without a writer.
 pub trait Writer: Send {
     /// Appends events in order; they reach readers once they are kept.
+    ///
+    /// # Errors
+    /// The stream has ended, whatever the error.
     fn append<'a>(&'a mut self, events: &'a [Event]) -> BoxFuture<'a, Result<(), JournalError>>;
 }
 
@@ -57,12 +69,18 @@ pub trait Writer: Send {
 pub enum Opened {
     /// A new stream.
     New(Arc<Stream>, Box<dyn Writer>),
-    /// The stream that an earlier start with this key has opened.
-    Existing(Arc<Stream>),
-    /// The key belongs to another start.
-    KeyReused,
-    /// A start with this key has opened a stream that is no longer kept.
+    /// The key was taken before.
+    Claimed(Claimed),
+}
+
+/// What a key was taken with.
+pub enum Claimed {
+    /// The same start, which has opened this stream.
+    Stream(Arc<Stream>),
+    /// The same start, whose stream is no longer kept.
     Expired,
+    /// Another start.
+    ByAnother,
 }
 
 /// An idempotency key and what it was sent with.
@@ -74,7 +92,19 @@ pub struct Idempotency {
     pub fingerprint: [u8; 32],
 }
 
-/// The journal can't be reached, or doesn't take what it was given.
+/// Why a journal did not do what it was asked for.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct JournalError(#[source] pub Box<dyn std::error::Error + Send + Sync>);
+pub enum JournalError {
+    /// It can't be reached, refuses, or is full.
+    #[error(transparent)]
+    Unavailable(Box<dyn std::error::Error + Send + Sync>),
+    /// No origin of this version has written what it holds of the stream.
+    #[error("what the journal holds of the stream can't be read")]
+    Unreadable,
+    /// It no longer holds the stream that is written.
+    #[error("the journal has lost the stream")]
+    Lost,
+    /// Another origin has ended the stream that is written: it took this one for dead.
+    #[error("another origin has ended the stream")]
+    Fenced,
+}

@@ -8,7 +8,10 @@ use std::{
 
 use bytes::Bytes;
 use headwater_protocol::Problem;
-use tokio::sync::{Notify, futures::Notified};
+use tokio::{
+    sync::{Notify, futures::Notified},
+    time::timeout,
+};
 
 use super::Terminal;
 
@@ -28,8 +31,18 @@ struct Frames {
     /// The end of each frame in `bytes`.
     ends: Vec<u32>,
     terminal: Option<Terminal>,
-    /// A start was answered with the stream.
-    answered: bool,
+    answer: Answer,
+}
+
+/// What starts are answered with: decided once, so that no key is freed under a reader of the stream.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Answer {
+    #[default]
+    Undecided,
+    /// The stream.
+    Stream,
+    /// The failure that the journal is taking, in place of the first token.
+    Refusal,
 }
 
 #[derive(Debug)]
@@ -152,23 +165,43 @@ impl Buffer {
         self.lock().terminal.clone()
     }
 
-    /// Answers a start with the stream. From then on no start is refused with the stream's failure: that would free its
-    /// key under a reader.
+    /// Answers a start: with the stream at its first event, at the latest after `window`.
     ///
     /// # Errors
-    /// The failure that came in place of a first token, within `window` of the opening; it can be told as a status.
-    pub fn answer(&self, window: Duration) -> Result<(), Problem> {
-        let mut frames = self.lock();
-        if !frames.answered
-            && frames.ends.len() == 1
-            && let Some(Terminal { after, failed: Some(problem) }) = &frames.terminal
-            && *after <= window
-            && problem.can_answer()
-        {
-            return Err(problem.clone());
+    /// The failure that came in place of the first token, before any start was answered with the stream.
+    pub async fn answer(&self, window: Duration) -> Result<(), Problem> {
+        let _ = timeout(window, self.begun()).await;
+        loop {
+            let grown = self.grown();
+            if let Some(answer) = self.answer_now() {
+                return answer;
+            }
+            // Until the journal holds the failure.
+            grown.await;
         }
-        frames.answered = true;
-        Ok(())
+    }
+
+    fn answer_now(&self) -> Option<Result<(), Problem>> {
+        let mut frames = self.lock();
+        match (frames.answer, &frames.terminal) {
+            (Answer::Undecided | Answer::Refusal, Some(Terminal { failed: Some(problem), refused: true, .. })) => {
+                Some(Err(problem.clone()))
+            }
+            (Answer::Refusal, None) => None,
+            _ => {
+                frames.answer = Answer::Stream;
+                Some(Ok(()))
+            }
+        }
+    }
+
+    /// Decides that starts are answered with a failure, unless one was answered with the stream. Returns whether they are.
+    pub(super) fn refuse(&self) -> bool {
+        let mut frames = self.lock();
+        if frames.answer == Answer::Undecided {
+            frames.answer = Answer::Refusal;
+        }
+        frames.answer == Answer::Refusal
     }
 
     /// Waits for the first event.

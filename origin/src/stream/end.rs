@@ -50,8 +50,12 @@ pub enum Cancel {
 pub struct Terminal {
     /// The time from its opening to its terminal event.
     pub after: Duration,
-    /// What the terminal event told, where it was `failed`.
+    /// The problem, where it is `failed`.
     pub failed: Option<Problem>,
+    /// It came in place of a first token, before any start was answered with the stream: starts are answered with the
+    /// problem instead.
+    #[serde(default)]
+    pub refused: bool,
 }
 
 impl Finish {

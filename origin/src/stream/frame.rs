@@ -11,7 +11,10 @@
 //! - No line is long. Go's `bufio.Scanner` gives up at 64 KiB, aiohttp at 128 KiB.
 //! - No data holds a character that ends a line elsewhere. Python's `splitlines` also splits at U+0085, U+2028 and U+2029.
 
-use std::{fmt::Display, io};
+use std::{
+    fmt::{Display, Write as _},
+    io,
+};
 
 use serde::Serialize;
 use serde_json::ser::{Formatter, Serializer};
@@ -133,6 +136,10 @@ struct OneLine;
 
 impl Formatter for OneLine {
     fn write_string_fragment<W: ?Sized + io::Write>(&mut self, writer: &mut W, fragment: &str) -> io::Result<()> {
+        // Most of what models write: nothing to look for.
+        if fragment.is_ascii() {
+            return writer.write_all(fragment.as_bytes());
+        }
         let mut start = 0;
         for (at, end) in fragment.match_indices(LINE_ENDS) {
             writer.write_all(&fragment.as_bytes()[start..at])?;
@@ -163,10 +170,12 @@ fn data(out: &mut String, value: &impl Serialize) {
     field(out, "data", &String::from_utf8(json).unwrap_or_default());
 }
 
-/// The one place that writes a field. A line end in the value would end the field, so none gets through.
+/// The one place that writes a field. Ids and JSON hold no line end, which would end the field.
 fn field(out: &mut String, name: &str, value: &impl Display) {
-    out.extend([name, ": "]);
-    out.extend(value.to_string().split(['\n', '\r']));
+    let start = out.len();
+    // Writing to a string can't fail.
+    let _ = write!(out, "{name}: {value}");
+    debug_assert!(!out[start..].contains('\n') && !out[start..].contains('\r'), "a field is one line");
     out.push('\n');
 }
 

@@ -24,16 +24,13 @@ pub use event::{Done, Event, Timing, Usage};
 pub use frame::Framing;
 pub(crate) use readers::Readers;
 
-/// The longest time from an attempt to append an entry until the journal's answer.
-pub(crate) const MAX_APPEND: Duration = Duration::from_secs(1);
-
 /// A stream in this process: its events so far, and who reads them here.
 #[derive(Debug)]
 pub struct Stream {
     id: StreamId,
     opened: Instant,
-    /// Another process writes it, or has written it.
-    elsewhere: bool,
+    /// Whether another process writes it, or has written it.
+    is_elsewhere: bool,
     /// Its events.
     pub buffer: Buffer,
     pub(crate) readers: Readers,
@@ -46,12 +43,12 @@ pub struct ReaderGuard(Arc<Stream>);
 impl Stream {
     /// A stream without events, opened now.
     pub fn new(id: StreamId) -> Self {
-        Self { id, opened: Instant::now(), elsewhere: false, buffer: Buffer::default(), readers: Readers::default() }
+        Self { id, opened: Instant::now(), is_elsewhere: false, buffer: Buffer::default(), readers: Readers::default() }
     }
 
     /// A stream that another process has opened.
     pub fn elsewhere(id: StreamId) -> Self {
-        Self { elsewhere: true, ..Self::new(id) }
+        Self { is_elsewhere: true, ..Self::new(id) }
     }
 
     /// The stream's id.
@@ -59,9 +56,27 @@ impl Stream {
         &self.id
     }
 
+    /// Whether it still runs, in another process.
+    pub fn runs_elsewhere(&self) -> bool {
+        self.is_elsewhere && !self.buffer.has_ended()
+    }
+
     /// The time since its opening.
     pub fn age(&self) -> Duration {
         self.opened.elapsed()
+    }
+
+    /// These events as the next entry, none of them behind a terminal event. Its writer calls this, and then appends it:
+    /// from a failure in place of the first token on, starts wait for the entry.
+    pub fn next_entry(&self, events: &[Event]) -> Entry {
+        let mut entry = self.entry(events);
+        if let Some(Terminal { failed: Some(problem), refused, .. }) = &mut entry.terminal
+            && entry.first == 0
+            && events.first().is_some_and(Event::is_terminal)
+        {
+            *refused = problem.can_answer() && self.buffer.refuse();
+        }
+        entry
     }
 
     /// These events as the next entry, none of them behind a terminal event.
@@ -73,7 +88,7 @@ impl Stream {
             frame::frame(&mut frames, &self.id, index, event);
             if event.is_terminal() {
                 let failed = if let Event::Failed(problem) = event { Some(problem.clone()) } else { None };
-                terminal = Some(Terminal { after: self.age(), failed });
+                terminal = Some(Terminal { after: self.age(), failed, refused: false });
                 break;
             }
         }
@@ -84,17 +99,6 @@ impl Stream {
     pub fn fail_locally(&self) {
         // Where the buffer has grown meanwhile, it has ended, or its writer ends it.
         let _ = self.buffer.append(&self.entry(&[Event::Failed(Problem::journal())]));
-    }
-
-    /// Answers a start with the stream, at the end of its start window.
-    ///
-    /// # Errors
-    /// The failure in place of a first token. It came within the window, and no start was answered with the stream.
-    pub fn answer(&self, window: Duration) -> Result<(), Problem> {
-        // The process that writes the stream dates its end before the journal keeps it. Its own start may have been
-        // answered in between.
-        let window = if self.elsewhere { window.saturating_sub(MAX_APPEND) } else { window };
-        self.buffer.answer(window)
     }
 
     /// One more reader. `may_return`: after a cut it can resume, so the generation waits for it; `resumed`: it follows

@@ -5,7 +5,7 @@ use std::time::Duration;
 use headwater_origin::stream::frame::CHUNK_BYTES;
 use headwater_origin_testing::{data, events, id_of, open, spawn_origin, start_bytes, terminal, text};
 use serde_json::json;
-use tokio::{io::AsyncWriteExt, net::TcpStream, time::timeout};
+use tokio::{io::AsyncWriteExt, net::TcpSocket, time::timeout};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fault_19_what_fits_the_streams_limit_is_not_cut() {
@@ -40,9 +40,11 @@ async fn an_answer_that_takes_longer_than_it_may_ends_with_finish_length() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fault_18_a_reader_that_does_not_read_holds_no_origin_beyond_the_drain() {
     let mut origin = spawn_origin(&["--drain-timeout", "200ms", "--stream-size", "100MiB"]).await;
-    let mut stalled = TcpStream::connect(origin.address).await.unwrap();
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let mut stalled = socket.connect(origin.address).await.unwrap();
     // More than the buffers on the way hold.
-    let script = json!([{ "repeat": "x", "times": 50_000_000 }]);
+    let script = json!([{ "repeat": "x", "times": 16 * 1024 * 1024 }]);
     stalled.write_all(&start_bytes(&script)).await.unwrap();
     origin.until("started", 1).await;
     origin.until("running", 0).await;

@@ -1,13 +1,24 @@
 //! Two origins with one journal in Redis, through their sockets.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
 use futures::future::join_all;
 use headwater_origin::stream::frame::CHUNK_BYTES;
 use headwater_origin_testing::{
-    Origin, RedisServer, events, first_events, id_of, open, problem, spawn_origin, terminal, text,
+    Origin, RedisServer, events, first_events, id_of, open, problem, spawn_origin, terminal, text, until,
 };
-use serde_json::json;
+use reqwest::{Method, RequestBuilder};
+use serde_json::{Value, json};
+use tokio::{
+    io::copy_bidirectional,
+    net::{TcpListener, TcpStream},
+};
 
 async fn spawn_two(server: &RedisServer) -> (Origin, Origin) {
     let journal = server.address();
@@ -145,26 +156,155 @@ async fn a_refused_start_costs_redis_nothing_without_a_key_and_one_command_with_
     assert_eq!(origin.count("started").await, 1);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_key_is_freed_under_a_reader_that_was_answered_while_redis_was_slow() {
-    let server = RedisServer::start();
+/// Two origins with a start window of 500 ms, and a start with a key of a model that fails after this time, ms.
+async fn spawn_two_with_a_failing_start(
+    server: &RedisServer,
+    fails_after: u64,
+) -> ([Origin; 2], impl Fn(&Origin) -> RequestBuilder) {
     let journal = server.address();
     let spawn = async |name| spawn_origin(&["--name", name, "--journal", &journal, "--start-window", "500ms"]).await;
-    let (a, b) = (spawn("a").await, spawn("b").await);
-    // It fails within the window, and Redis holds the failure only behind it.
-    let script = json!([450, { "fail": "broke-off" }]);
-    let start = |origin: &Origin| origin.start(&script).header("idempotency-key", "0123456789abcdef");
+    let script = json!([fails_after, { "fail": "broke-off" }]);
+    let start = move |origin: &Origin| origin.start(&script).header("idempotency-key", "0123456789abcdef");
+    ([spawn("a").await, spawn("b").await], start)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failure_within_the_window_is_a_status_however_late_redis_has_it() {
+    let server = RedisServer::start();
+    let ([a, b], start) = spawn_two_with_a_failing_start(&server, 300).await;
+    // The window ends while the failure is on its way into Redis; so does the first attempt to append it.
+    let (first, second, ()) = tokio::join!(start(&a).send(), start(&a).send(), async {
+        tokio::time::sleep(Duration::from_millis(150)).await;
+        server.send(&["CLIENT PAUSE 1500 WRITE"]);
+    });
+    for refused in [first.unwrap(), second.unwrap()] {
+        assert_eq!(problem(refused).await, (502, "model-broke-off".into()));
+    }
+    // Its key is free, at each origin.
+    let other = b.start(&json!(["other"])).header("idempotency-key", "0123456789abcdef");
+    assert_eq!(text(&events(open(other).await).await), "other");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_key_is_freed_under_a_reader_that_was_answered_with_the_stream() {
+    let server = RedisServer::start();
+    let ([a, b], start) = spawn_two_with_a_failing_start(&server, 550).await;
     let (first, ()) = tokio::join!(open(start(&a)), async {
-        tokio::time::sleep(Duration::from_millis(380)).await;
-        server.send(&["CLIENT PAUSE 400 WRITE"]);
+        tokio::time::sleep(Duration::from_millis(450)).await;
+        server.send(&["CLIENT PAUSE 1500 WRITE"]);
     });
     let id = id_of(&first);
     let first = events(first).await;
     assert_eq!(terminal(&first).1["type"], "/problems/model-broke-off");
-    for origin in [&a, &b] {
+    for origin in [&b, &a, &b] {
         let again = open(start(origin)).await;
         assert_eq!(id_of(&again), id);
         assert_eq!(events(again).await, first);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fault_18_an_origin_that_drains_breaks_off_what_it_only_follows() {
+    let server = RedisServer::start();
+    let (a, mut b) = spawn_two(&server).await;
+    let script = json!([{ "tokens": 100_000, "every_ms": 5 }]);
+    let start = |origin: &Origin| origin.start(&script).header("idempotency-key", "0123456789abcdef");
+    let id = id_of(&open(start(&a)).await);
+    // With a stream of its own the drain lasts, and others can still be asked for.
+    let own = open(b.start(&script)).await;
+    let mut follower = b.follow(&id).await;
+    follower.chunk().await.unwrap().unwrap();
+    b.terminate();
+    let broken_off = async {
+        while follower.chunk().await?.is_some() {}
+        Ok::<(), reqwest::Error>(())
+    };
+    let broken_off = tokio::time::timeout(Duration::from_secs(2), broken_off).await.expect("at once");
+    assert!(broken_off.is_err(), "it looks cut, not complete");
+    for refused in [b.follow(&id).await, start(&b).send().await.unwrap()] {
+        assert_eq!(problem(refused).await, (503, "overloaded".into()));
+    }
+    // The drain's promises hold: what runs here can be resumed, and whatever runs can be stopped.
+    assert_eq!(b.follow(&id_of(&own)).await.status(), 200);
+    assert_eq!(b.stop(&id).await, 204);
+    assert_eq!(terminal(&events(a.follow(&id).await).await).1["finish"], "stopped");
+    assert_eq!(b.follow(&id).await.status(), 200, "what has ended needs no other origin");
+    assert_eq!(b.stop(&id_of(&own)).await, 204);
+    tokio::time::timeout(Duration::from_secs(5), b.ended()).await.expect("the drain ends");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fault_18_a_known_key_attaches_to_what_runs_here_during_a_drain() {
+    let server = RedisServer::start();
+    let (mut a, _b) = spawn_two(&server).await;
+    let script = json!([{ "tokens": 100_000, "every_ms": 5 }]);
+    let start = || a.start(&script).header("idempotency-key", "0123456789abcdef");
+    let id = id_of(&open(start()).await);
+    a.terminate();
+    until_draining(&a).await;
+    let start = || a.start(&script).header("idempotency-key", "0123456789abcdef");
+    assert_eq!(id_of(&open(start()).await), id);
+    let other = a.start(&script).header("idempotency-key", "fedcba9876543210").send().await.unwrap();
+    assert_eq!(problem(other).await, (503, "overloaded".into()));
+    assert_eq!(a.stop(&id).await, 204);
+    tokio::time::timeout(Duration::from_secs(5), a.ended()).await.expect("the drain ends");
+}
+
+/// Waits until the origin refuses new streams.
+async fn until_draining(origin: &Origin) {
+    let is_draining = async || {
+        let health: Value = origin.request(Method::GET, "/healthz").send().await.unwrap().json().await.unwrap();
+        health["status"] == "draining"
+    };
+    until("draining", is_draining).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_who_replay_a_stream_at_once_have_redis_send_it_once() {
+    let server = RedisServer::start();
+    let (a, b) = spawn_two(&server).await;
+    let started = open(a.start(&json!([{ "repeat": "a", "times": 5000 }, "b"]))).await;
+    let id = id_of(&started);
+    let whole = events(started).await;
+    let before = calls(&server, &["xrange"]);
+    let replays = join_all((0..64).map(|_| async { events(b.follow(&id).await).await })).await;
+    assert!(replays.iter().all(|replay| *replay == whole));
+    assert_eq!(events(b.follow(&id).await).await, whole);
+    assert_eq!(calls(&server, &["xrange"]), before + 1);
+}
+
+/// A proxy: what connects later is led to the other server.
+async fn failing_over(servers: &[&RedisServer; 2]) -> (String, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("redis://{}", listener.local_addr().unwrap());
+    let (current, ports) = (Arc::new(AtomicUsize::new(0)), servers.map(RedisServer::port));
+    let chosen = current.clone();
+    tokio::spawn(async move {
+        loop {
+            let (mut client, _) = listener.accept().await.unwrap();
+            let port = ports[chosen.load(Ordering::SeqCst)];
+            tokio::spawn(async move {
+                let mut server = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+                let _ = copy_bidirectional(&mut client, &mut server).await;
+            });
+        }
+    });
+    (address, current)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fault_33_a_master_that_became_a_replica_costs_one_start_at_most() {
+    let (old, new) = (RedisServer::start(), RedisServer::start());
+    let (address, current) = failing_over(&[&old, &new]).await;
+    let origin = spawn_origin(&["--journal", &address]).await;
+    assert_eq!(text(&events(open(origin.start(&json!(["a"]))).await).await), "a");
+    // While nothing runs; its connections stay.
+    current.store(1, Ordering::SeqCst);
+    old.send(&[&format!("REPLICAOF 127.0.0.1 {}", new.port())]);
+    let first = origin.start(&json!(["b"])).send().await.unwrap().status();
+    assert!(first == 200 || first == 503, "{first}");
+    for _ in 0..3 {
+        assert_eq!(text(&events(open(origin.start(&json!(["c"]))).await).await), "c");
     }
 }
 

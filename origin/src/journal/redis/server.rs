@@ -5,7 +5,7 @@ const MIN_VERSION: (u64, u64) = (6, 2);
 
 /// What the server tells of itself in INFO. Servers that speak Redis's protocol give a Redis version beside their own.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(in super::super) struct Server<'a> {
+pub(super) struct Server<'a> {
     version: Option<&'a str>,
     mode: Option<&'a str>,
     role: Option<&'a str>,
@@ -14,7 +14,7 @@ pub(in super::super) struct Server<'a> {
 
 /// A server that can't keep a journal.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub(in super::super) enum UnfitServer {
+pub(super) enum UnfitServer {
     #[error("it is version {0}, and the journal needs 6.2 or newer")]
     Old(String),
     #[error(
@@ -25,7 +25,7 @@ pub(in super::super) enum UnfitServer {
 
 impl<'a> Server<'a> {
     /// Reads INFO's answer. What isn't there isn't known: a proxy or a hosted server may hide it.
-    pub(in super::super) fn of(info: &'a str) -> Self {
+    pub(super) fn of(info: &'a str) -> Self {
         let field = |name: &str| {
             let line = info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
             Some(line.trim()).filter(|value| !value.is_empty())
@@ -42,7 +42,7 @@ impl<'a> Server<'a> {
     ///
     /// # Errors
     /// The server can't keep a journal.
-    pub(in super::super) fn check(&self) -> Result<(), UnfitServer> {
+    pub(super) fn check(&self) -> Result<(), UnfitServer> {
         if self.mode == Some("cluster") {
             return Err(UnfitServer::Cluster);
         }

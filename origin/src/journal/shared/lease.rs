@@ -1,27 +1,28 @@
-//! The lease task: renews this process's leases and reader marks, and ends streams whose owner's lease has lapsed.
+//! The lease task: renews this origin's leases and its marks as a reader, and ends streams whose owner's lease has lapsed.
 
 use std::sync::atomic::Ordering;
 
+use headwater_protocol::StreamId;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use super::{super::JournalError, Inner};
+use super::{super::JournalError, Inner, backend::Backend};
 
-/// How often in a lease: often enough that one lost answer costs nothing.
-const LOOKS: u32 = 5;
+/// Renewals in the time of one lease: often enough that one lost answer costs nothing.
+const RENEWALS: u32 = 5;
 
-impl Inner {
-    pub(super) async fn keep(&self) {
-        let mut looks = interval(self.lease / LOOKS);
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+impl<B: Backend> Inner<B> {
+    pub(super) async fn hold_leases(&self) {
+        let mut renewals = interval(self.lease / RENEWALS);
+        renewals.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut patience = self.patience();
         loop {
-            looks.tick().await;
-            let (answered, renewed, watched) = (self.store.ping().await, self.renew().await, self.watch().await);
-            let looked = answered.map_err(JournalError::from).and(renewed).and(watched);
-            let was_healthy = self.healthy.swap(looked.is_ok(), Ordering::Relaxed);
-            let Err(error) = looked else {
+            renewals.tick().await;
+            self.replays.expire();
+            let answered = self.renew_all().await;
+            let was_healthy = self.healthy.swap(answered.is_ok(), Ordering::Relaxed);
+            let Err(error) = answered else {
                 if !was_healthy {
-                    tracing::info!("redis answers again");
+                    tracing::info!("the shared journal answers again");
                 }
                 patience = self.patience();
                 continue;
@@ -31,31 +32,57 @@ impl Inner {
             }
             // The follower may still read, but nobody can tell whether an owner lives.
             if Instant::now() >= patience {
-                self.registry.all_followed().iter().for_each(|stream| stream.fail_locally());
+                self.registry.followed().iter().for_each(|stream| stream.fail_locally());
             }
         }
     }
 
-    /// Renews the leases of what is written here, and learns who reads it elsewhere.
-    async fn renew(&self) -> Result<(), JournalError> {
-        let written = self.registry.all_written();
-        let asked = Instant::now();
-        let read = self.store.renew(&written).await?;
-        for ((id, _), read) in written.iter().zip(read) {
-            self.registry.elsewhere(id, read, asked);
+    async fn renew_all(&self) -> Result<(), JournalError> {
+        let (renewed, watched, freed) = tokio::join!(self.renew(), self.watch(), self.free_all());
+        if !(renewed? | watched? | freed?) {
+            // Nothing had to be sent.
+            self.backend.ping().await?;
         }
         Ok(())
     }
 
-    /// Tells the owners of what is read here that it is, and ends what has no owner any more.
-    async fn watch(&self) -> Result<(), JournalError> {
-        let followed = self.registry.all_followed();
-        let owned = self.store.watch(&followed).await?;
+    /// Renews the leases of what is written here, and learns who reads it elsewhere. Returns whether there was anything.
+    async fn renew(&self) -> Result<bool, JournalError> {
+        let written = self.registry.written();
+        if written.is_empty() {
+            return Ok(false);
+        }
+        let asked = Instant::now();
+        let read = self.backend.renew(&written).await?;
+        for ((id, _), read) in written.iter().zip(read) {
+            self.registry.read_elsewhere(id, read, asked);
+        }
+        Ok(true)
+    }
+
+    /// Tells the owners of what is read here that it is, and ends what has no owner any more. Returns whether there was
+    /// anything.
+    async fn watch(&self) -> Result<bool, JournalError> {
+        let followed = self.registry.followed();
+        if followed.is_empty() {
+            return Ok(false);
+        }
+        let ids: Vec<StreamId> = followed.iter().map(|stream| stream.id().clone()).collect();
+        let owned = self.backend.mark_read(&ids).await?;
         for (stream, owned) in followed.iter().zip(owned) {
             if !owned {
                 self.interrupt(stream).await?;
             }
         }
-        Ok(())
+        Ok(true)
+    }
+
+    /// Frees the keys of starts that were never answered. Returns whether there was any.
+    async fn free_all(&self) -> Result<bool, JournalError> {
+        let keys = self.registry.unconfirmed_keys();
+        for key in &keys {
+            self.free(key).await?;
+        }
+        Ok(!keys.is_empty())
     }
 }

@@ -1,18 +1,22 @@
-//! The journal in Redis: any origin serves and stops any stream.
+//! A journal that several origins share: any of them serves and stops any stream.
 //!
-//! The owner of a stream adds its entries to a Redis stream, under ids that follow from the events' indices: who
-//! adds an entry under an id that is taken learns that another was first. Other origins follow.
+//! One origin owns a stream and appends to it. The index of each entry's first event is its id on the server: whoever
+//! appends an entry whose index is taken learns that another was first. Other origins follow the stream.
 //!
 //! # Layout
-//! - `owner`: appends a stream's events, or learns that another has ended it.
-//! - `follower`: what other origins write.
-//! - `lease`: leases, and who reads elsewhere.
-//! - `registry`: the streams that this process writes or reads.
+//! - [`backend`]: what is needed of the server.
+//! - `owner`: appends a stream's events, or learns that another origin has ended it.
+//! - `follower`: reads what other origins append, and this origin's inbox.
+//! - `lease`: renews leases, and ends streams whose owner is gone.
+//! - `replays`: finished streams at hand, and the turns of those who load one.
+//! - `registry`: the streams that are written or read here.
 
+pub mod backend;
 mod follower;
 mod lease;
 mod owner;
 mod registry;
+mod replays;
 
 use std::{
     sync::{
@@ -22,64 +26,53 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
 use futures::{FutureExt, future::BoxFuture};
-use headwater_protocol::{Problem, StreamId};
+use headwater_protocol::{IdempotencyKey, Problem, StreamId};
 use tokio::time::Instant;
 
-use self::{owner::Owner, registry::Registry};
-use super::{
-    Idempotency, Journal, JournalError, Opened,
-    redis::{
-        server::Server,
-        store::{Added, Message, Store},
-    },
+use self::{
+    backend::{Appended, Backend, Claim, Message},
+    owner::Owner,
+    registry::Registry,
+    replays::Replays,
 };
-use crate::{
-    config::redis::Address,
-    stream::{Append, Event, Stream},
-};
+use super::{Claimed, Idempotency, Journal, JournalError, Opened};
+use crate::stream::{Append, Event, Stream};
 
-/// How long an owner that isn't heard of keeps its streams, and how long Redis may be away before streams end.
+/// How long an owner that has renewed nothing keeps its streams, and how long the server may be away before streams end.
 pub const LEASE: Duration = Duration::from_secs(15);
 
-/// Streams in Redis, shared by all origins that use the same server.
-#[derive(Clone)]
-pub struct RedisJournal(Arc<Inner>);
+/// Streams on a server that several origins use.
+pub struct SharedJournal<B>(Arc<Inner<B>>);
 
-struct Inner {
-    store: Store,
+struct Inner<B> {
+    backend: B,
     registry: Registry,
+    replays: Replays,
     lease: Duration,
-    /// The lease task's last commands went well.
+    /// The lease task's last commands were answered.
     healthy: AtomicBool,
 }
 
-impl RedisJournal {
-    /// A journal at `address` that keeps finished streams for `retention`, and whose origins hold their streams by
-    /// a `lease`, [`LEASE`] unless a test is in a hurry.
-    ///
-    /// # Errors
-    /// The server can't be reached, or refuses.
-    pub async fn connect(address: &Address, retention: Duration, lease: Duration) -> Result<Self, JournalError> {
-        let store = Store::connect(address, retention, lease).await?;
-        match store.info().await {
-            Ok(info) => Server::of(&info).check().map_err(|error| JournalError(error.into()))?,
-            Err(error) => tracing::warn!(%error, "redis doesn't tell its version, its mode and its maxmemory-policy"),
-        }
-        Ok(Self(Arc::new(Inner { store, registry: Registry::default(), lease, healthy: AtomicBool::new(true) })))
+impl<B: Backend> SharedJournal<B> {
+    /// A journal whose origins hold their streams by a `lease`, [`LEASE`] unless a test is in a hurry, and which keeps
+    /// finished streams that were asked for at hand, `replay_bytes` of them at most.
+    pub fn new(backend: B, lease: Duration, replay_bytes: usize) -> Self {
+        let (registry, replays) = (Registry::default(), Replays::new(replay_bytes));
+        Self(Arc::new(Inner { backend, registry, replays, lease, healthy: AtomicBool::new(true) }))
     }
 }
 
-impl Journal for RedisJournal {
+impl<B: Backend> Journal for SharedJournal<B> {
     fn open(&self, id: StreamId, idempotency: Option<Idempotency>) -> BoxFuture<'_, Result<Opened, JournalError>> {
         self.0.open(id, idempotency).boxed()
     }
 
-    fn lookup<'a>(&'a self, idempotency: &'a Idempotency) -> BoxFuture<'a, Result<Option<Opened>, JournalError>> {
+    fn lookup<'a>(&'a self, idempotency: &'a Idempotency) -> BoxFuture<'a, Result<Option<Claimed>, JournalError>> {
         async {
-            match self.0.store.claimed(&idempotency.key).await? {
-                Some(claimed) => Ok(Some(self.0.existing(idempotency, claimed).await?)),
+            self.0.free(&idempotency.key).await?;
+            match self.0.backend.claim(&idempotency.key).await? {
+                Some(claim) => Ok(Some(self.0.claimed(idempotency, claim).await?)),
                 None => Ok(None),
             }
         }
@@ -90,8 +83,12 @@ impl Journal for RedisJournal {
         self.0.find(id).boxed()
     }
 
-    fn discard<'a>(&'a self, id: &'a StreamId) -> BoxFuture<'a, Result<(), JournalError>> {
-        async { Ok(self.0.store.discard(id, self.0.registry.key(id).as_ref()).await?) }.boxed()
+    fn discard<'a>(
+        &'a self,
+        id: &'a StreamId,
+        key: Option<&'a IdempotencyKey>,
+    ) -> BoxFuture<'a, Result<(), JournalError>> {
+        self.0.discard(id, key).boxed()
     }
 
     fn stop<'a>(&'a self, stream: &'a Arc<Stream>) -> BoxFuture<'a, Result<(), JournalError>> {
@@ -107,84 +104,98 @@ impl Journal for RedisJournal {
     }
 
     fn run(&self) -> BoxFuture<'_, ()> {
-        futures::future::join(self.0.keep(), self.0.follow()).map(|((), ())| ()).boxed()
+        futures::future::join(self.0.hold_leases(), self.0.follow()).map(|((), ())| ()).boxed()
     }
 }
 
-impl Inner {
+impl<B: Backend> Inner<B> {
     async fn open(self: &Arc<Self>, id: StreamId, idempotency: Option<Idempotency>) -> Result<Opened, JournalError> {
-        let stream = Arc::new(Stream::new(id));
-        // Known before Redis has it, so that a start with the same key finds it here as soon as it can. Where the
-        // answer is lost, or nobody waits for it any more, dropping the writer forgets the stream that there may be.
         let key = idempotency.as_ref().map(|idempotency| idempotency.key.clone());
-        let mut writer = Owner::opening(self.clone(), stream.clone(), key);
-        let claimed = self.store.open(stream.id(), idempotency.as_ref()).await?;
-        let Some((idempotency, claimed)) = idempotency.zip(claimed) else {
-            writer.opened();
-            return Ok(Opened::New(stream, Box::new(writer)));
+        if let Some(key) = &key {
+            self.free(key).await?;
+        }
+        let stream = Arc::new(Stream::new(id));
+        // Registered before the server has it, so that a start with the same key finds it here as soon as it can. Where
+        // the answer is lost, or nobody waits for it any more, dropping the owner discards the stream that there may be.
+        let mut owner = Owner::opening(self.clone(), stream.clone(), key);
+        let claim = self.backend.open(stream.id(), idempotency.as_ref()).await?;
+        let Some((idempotency, claim)) = idempotency.zip(claim) else {
+            owner.opened();
+            return Ok(Opened::New(stream, Box::new(owner)));
         };
-        writer.not_opened();
-        drop(writer);
-        self.existing(&idempotency, claimed).await
+        owner.not_opened();
+        drop(owner);
+        Ok(Opened::Claimed(self.claimed(&idempotency, claim).await?))
     }
 
-    /// The stream that the key was claimed with before.
-    async fn existing(
-        self: &Arc<Self>,
-        Idempotency { key, fingerprint }: &Idempotency,
-        (claimed_with, id): (Bytes, StreamId),
-    ) -> Result<Opened, JournalError> {
-        if *claimed_with != fingerprint[..] {
-            return Ok(Opened::KeyReused);
+    /// Discards the stream that an earlier start with this key may have opened without learning of it.
+    async fn free(&self, key: &IdempotencyKey) -> Result<(), JournalError> {
+        let Some(id) = self.registry.unconfirmed(key) else { return Ok(()) };
+        self.backend.discard(&id, Some(key)).await?;
+        self.registry.confirm(key, &id);
+        Ok(())
+    }
+
+    /// What the key was claimed with before.
+    async fn claimed(&self, idempotency: &Idempotency, claim: Claim) -> Result<Claimed, JournalError> {
+        if *claim.fingerprint != idempotency.fingerprint[..] {
+            return Ok(Claimed::ByAnother);
         }
-        Ok(match self.find(&id).await? {
-            Some(stream) => {
-                self.registry.claimed(&id, key.clone());
-                Opened::Existing(stream)
-            }
-            None => Opened::Expired,
-        })
+        Ok(self.find(&claim.id).await?.map_or(Claimed::Expired, Claimed::Stream))
     }
 
     async fn find(&self, id: &StreamId) -> Result<Option<Arc<Stream>>, JournalError> {
         if let Some(stream) = self.registry.find(id) {
+            self.replays.used(id);
             return Ok(Some(stream));
         }
-        let Some(kept) = self.store.load(id, 0).await? else { return Ok(None) };
+        let turn = self.replays.turn(id).await?;
+        // Loaded by another while this one waited for its turn.
+        if let Some(stream) = self.registry.find(id) {
+            return Ok(Some(stream));
+        }
+        let Some(stored) = self.backend.load(id, 0).await? else { return Ok(None) };
         let stream = Arc::new(Stream::elsewhere(id.clone()));
-        for entry in &kept.entries {
+        for entry in &stored.entries {
             if !matches!(stream.buffer.append(entry), Append::Next(_)) {
-                return Err(JournalError("redis holds a stream with a gap".into()));
+                return Err(JournalError::Unreadable);
             }
         }
         let stream = self.registry.read(stream);
-        if !stream.buffer.has_ended() {
-            self.store.read_here(id).await?;
-            match kept.owner {
-                Some(owner) => self.store.tell(&owner, Message::Reader, id).await?,
-                None => self.interrupt(&stream).await?,
-            }
-            // From now on the tail reads it; this ends the read that has begun without.
-            self.store.tell(self.store.instance(), Message::Wake, id).await?;
+        if stream.buffer.has_ended() {
+            turn.keep(&stream, stored.expires);
+            return Ok(Some(stream));
         }
+        self.backend.mark_read(std::slice::from_ref(id)).await?;
+        match stored.owner {
+            Some(owner) => self.backend.send(&owner, Message::Reader, id).await?,
+            None => self.interrupt(&stream).await?,
+        }
+        // From now on the follower reads it; this ends a wait that began without it.
+        self.backend.send(self.backend.instance(), Message::Wake, id).await?;
         Ok(Some(stream))
+    }
+
+    async fn discard(&self, id: &StreamId, key: Option<&IdempotencyKey>) -> Result<(), JournalError> {
+        self.replays.discard(id);
+        self.backend.discard(id, key).await
     }
 
     async fn stop(&self, stream: &Arc<Stream>) -> Result<(), JournalError> {
         if self.registry.writes(stream.id()) || stream.buffer.has_ended() {
             return Ok(());
         }
-        match self.store.owner(stream.id()).await? {
-            Some(owner) => Ok(self.store.tell(&owner, Message::Stop, stream.id()).await?),
+        match self.backend.owner(stream.id()).await? {
+            Some(owner) => self.backend.send(&owner, Message::Stop, stream.id()).await,
             None => self.interrupt(stream).await,
         }
     }
 
-    /// Ends a stream whose owner is gone. Whoever is first has ended it, and the tail brings what that one wrote.
+    /// Ends a stream whose owner is gone. Where another was first, the follower brings the end that it wrote.
     async fn interrupt(&self, stream: &Stream) -> Result<(), JournalError> {
         let entry = stream.entry(&[Event::Failed(Problem::interrupted())]);
         // Checked after the entry has its index: behind an end there is none.
-        if !stream.buffer.has_ended() && self.store.add(stream.id(), &entry).await? == Added::Gone {
+        if !stream.buffer.has_ended() && self.backend.append(stream.id(), &entry).await? == Appended::Missing {
             stream.fail_locally();
         }
         Ok(())

@@ -1,4 +1,4 @@
-//! Appends a stream's events: Redis holds them before a reader gets them.
+//! The owner of a stream: appends its events. A reader gets an event once the server holds it.
 
 use std::{sync::Arc, time::Duration};
 
@@ -10,49 +10,41 @@ use tokio::{
 };
 
 use super::{
-    super::{JournalError, Writer, redis::store::Added},
+    super::{JournalError, Writer},
     Inner,
+    backend::{Appended, Backend},
 };
 use crate::stream::{Entry, Event, Stream};
 
 /// From a failed attempt to the next.
 const RETRY: Duration = Duration::from_millis(200);
 
-pub(super) struct Owner {
-    journal: Arc<Inner>,
+pub(super) struct Owner<B: Backend> {
+    journal: Arc<Inner<B>>,
     stream: Arc<Stream>,
     key: Option<IdempotencyKey>,
     state: State,
 }
 
-/// What there is in Redis, and so what is to be done when the writer is dropped before the end.
+/// How far the stream has got on the server; decides what `Drop` does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// Perhaps a stream, which nobody was told of: it is forgotten, and its key is free.
+    /// It may be open, and no start was answered with it: `Drop` discards it.
     Opening,
-    /// A stream: it ends as failed.
+    /// It is open: `Drop` ends it as failed.
     Open,
-    /// No stream, or one that is being ended.
-    Nothing,
+    /// It isn't there, or is being ended.
+    Closed,
 }
 
-/// Why a stream ended without its writer's doing.
-#[derive(Debug, thiserror::Error)]
-enum Ended {
-    #[error("another origin has ended the stream")]
-    Elsewhere,
-    #[error("redis has lost the stream")]
-    Lost,
-}
-
-impl Owner {
-    /// The writer of a stream that Redis is being asked to open.
-    pub(super) fn opening(journal: Arc<Inner>, stream: Arc<Stream>, key: Option<IdempotencyKey>) -> Self {
+impl<B: Backend> Owner<B> {
+    /// The owner of a stream that the server is being asked to open.
+    pub(super) fn opening(journal: Arc<Inner<B>>, stream: Arc<Stream>, key: Option<IdempotencyKey>) -> Self {
         journal.registry.write(&stream);
         Self { journal, stream, key, state: State::Opening }
     }
 
-    /// Redis has opened the stream.
+    /// The server has opened the stream.
     pub(super) fn opened(&mut self) {
         self.state = State::Open;
         if let Some(key) = &self.key {
@@ -60,87 +52,78 @@ impl Owner {
         }
     }
 
-    /// There is no such stream in Redis, nor will there be.
+    /// The server has no such stream, nor will it.
     pub(super) fn not_opened(&mut self) {
-        self.state = State::Nothing;
+        self.state = State::Closed;
     }
 
-    /// Keeps the entry, however often Redis has to be asked until patience ends. When this returns an error the
+    /// Appends the entry, however often the server has to be asked until patience ends. When this returns an error the
     /// stream has ended.
-    async fn keep(&self, mut entry: Entry) -> Result<(), JournalError> {
+    async fn append_entry(&self, entry: &Entry) -> Result<(), JournalError> {
         let patience = self.journal.patience();
         loop {
-            let error = match self.journal.store.add(self.stream.id(), &entry).await {
-                Ok(Added::Kept) => {
-                    let _ = self.stream.buffer.append(&entry);
-                    return Ok(());
+            let appended = match self.journal.backend.append(self.stream.id(), entry).await {
+                Ok(Appended::Done) => {
+                    let _ = self.stream.buffer.append(entry);
+                    Ok(())
                 }
-                Ok(Added::Taken) => match self.take(&entry).await {
-                    Ok(taken) => return taken,
-                    Err(error) => error,
-                },
-                Ok(Added::Gone) => return Err(self.lose(Ended::Lost.into())),
-                Err(error) => error.into(),
+                Ok(Appended::Conflict) => self.reconcile(entry).await,
+                Ok(Appended::Missing) => Err(JournalError::Lost),
+                Err(error) => Err(error),
             };
-            if Instant::now() >= patience {
-                return Err(self.lose(error));
-            }
-            sleep(RETRY).await;
-            // It may be too late by now to tell a failure as a status.
-            if let Some(terminal) = &mut entry.terminal {
-                terminal.after = self.stream.age();
+            match appended {
+                Err(JournalError::Unavailable(_)) if Instant::now() < patience => sleep(RETRY).await,
+                Ok(()) => return Ok(()),
+                Err(error) => {
+                    self.stream.fail_locally();
+                    return Err(error);
+                }
             }
         }
     }
 
-    /// Takes what Redis holds in the entry's place: the entry itself, where the answer to an earlier attempt was
-    /// lost, or the end that another origin wrote because it took this one for dead, or both.
-    async fn take(&self, entry: &Entry) -> Result<Result<(), JournalError>, JournalError> {
-        let Some(kept) = self.journal.store.load(self.stream.id(), entry.first).await? else {
-            return Ok(Err(self.lose(Ended::Lost.into())));
-        };
-        for entry in &kept.entries {
+    /// Takes what the server holds from the entry's index on: the entry itself, where the answer to an earlier attempt
+    /// was lost; or the end that another origin has appended, because it took this one for dead; or both.
+    async fn reconcile(&self, entry: &Entry) -> Result<(), JournalError> {
+        let stored = self.journal.backend.load(self.stream.id(), entry.first).await?.ok_or(JournalError::Lost)?;
+        for entry in &stored.entries {
             let _ = self.stream.buffer.append(entry);
         }
-        let own = kept.entries.first().is_some_and(|first| first.frames == entry.frames);
-        let ended = self.stream.buffer.has_ended();
-        Ok(match (own, ended) {
-            (true, ended) if ended == entry.terminal.is_some() => Ok(()),
-            (_, true) => Err(Ended::Elsewhere.into()),
-            (_, false) => Err(self.lose(Ended::Lost.into())),
-        })
-    }
-
-    fn lose(&self, error: JournalError) -> JournalError {
-        self.stream.fail_locally();
-        error
+        let is_own = stored.entries.first().is_some_and(|first| first.frames == entry.frames);
+        let has_ended = self.stream.buffer.has_ended();
+        if is_own && has_ended == entry.terminal.is_some() {
+            Ok(())
+        } else if has_ended {
+            Err(JournalError::Fenced)
+        } else {
+            Err(JournalError::Lost)
+        }
     }
 
     async fn append(&self, events: &[Event]) -> Result<(), JournalError> {
-        let entry = self.stream.entry(events);
+        let entry = self.stream.next_entry(events);
         if self.stream.buffer.has_ended() {
             return Ok(());
         }
-        let ends = entry.terminal.is_some();
-        let kept = self.keep(entry).await;
+        let appended = self.append_entry(&entry).await;
         if self.stream.buffer.has_ended() {
-            self.journal.registry.written(self.stream.id());
+            self.journal.registry.unwrite(self.stream.id());
         }
-        if kept.is_ok() && ends {
+        if appended.is_ok() && entry.terminal.is_some() {
             // Where this fails they expire a little later by themselves.
-            let _ = self.journal.store.finish(self.stream.id(), self.key.as_ref()).await;
+            let _ = self.journal.backend.finish(self.stream.id(), self.key.as_ref()).await;
         }
-        kept
+        appended
     }
 }
 
-impl Writer for Owner {
+impl<B: Backend> Writer for Owner<B> {
     fn append<'a>(&'a mut self, events: &'a [Event]) -> BoxFuture<'a, Result<(), JournalError>> {
         Owner::append(self, events).boxed()
     }
 }
 
-impl Drop for Owner {
+impl<B: Backend> Drop for Owner<B> {
     fn drop(&mut self) {
         if self.stream.buffer.has_ended() {
             return;
@@ -148,23 +131,21 @@ impl Drop for Owner {
         let (journal, stream, key) = (self.journal.clone(), self.stream.clone(), self.key.take());
         match (self.state, Handle::try_current()) {
             (State::Open, Ok(runtime)) => {
-                let last = Self { journal, stream, key, state: State::Nothing };
+                let last = Self { journal, stream, key, state: State::Closed };
                 runtime.spawn(async move { last.append(&[Event::Failed(Problem::internal())]).await });
                 return;
             }
+            // Without a key nobody finds the stream, and it expires by itself.
             (State::Opening, Ok(runtime)) => {
-                // On the connection on which it was opened, so behind that. Where this fails, too, its lease lapses.
-                runtime.spawn(async move { journal.store.discard(stream.id(), key.as_ref()).await });
+                if let Some(key) = key {
+                    journal.registry.unconfirm(key.clone(), stream.id().clone());
+                    // Where this fails, too, the lease task or the next start with the key repeats it.
+                    runtime.spawn(async move { journal.free(&key).await });
+                }
             }
             _ => {}
         }
         self.stream.fail_locally();
-        self.journal.registry.written(self.stream.id());
-    }
-}
-
-impl From<Ended> for JournalError {
-    fn from(ended: Ended) -> Self {
-        Self(ended.into())
+        self.journal.registry.unwrite(self.stream.id());
     }
 }

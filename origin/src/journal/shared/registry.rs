@@ -1,4 +1,4 @@
-//! The streams that this process writes or reads, as long as it does: the rest is in Redis alone.
+//! The streams that are written or read here, as long as they are, and the keys of starts that were never answered.
 
 use std::{
     collections::HashMap,
@@ -10,37 +10,46 @@ use tokio::time::Instant;
 
 use crate::stream::{ReaderGuard, Stream};
 
-/// The streams known here. A stream that nobody holds any more is let go at once.
+/// The most keys of unanswered starts. What was on its way when the server went away is fewer; what is asked of a server
+/// that is away opens nothing.
+const MAX_UNCONFIRMED: usize = 1024;
+
+/// The registry holds no stream: one that nobody else holds any more is dropped at once.
 #[derive(Default)]
-pub(super) struct Registry(Mutex<HashMap<StreamId, Entry>>);
+pub(super) struct Registry {
+    streams: Mutex<HashMap<StreamId, Entry>>,
+    /// Keys, each with the stream that the server may have opened for it: its answer was lost, or nobody waited for it.
+    unconfirmed: Mutex<HashMap<IdempotencyKey, StreamId>>,
+}
 
 struct Entry {
     stream: Weak<Stream>,
+    /// The key that it was started with, where it is written here.
     key: Option<IdempotencyKey>,
-    part: Part,
+    role: Role,
 }
 
-enum Part {
-    /// Written here; all readers elsewhere count as one, since then.
-    Writes { elsewhere: Option<(Instant, ReaderGuard)> },
+enum Role {
+    /// Written here. All readers at other origins count as one; the time is when that one was last reported.
+    Owner { elsewhere: Option<(Instant, ReaderGuard)> },
     /// Read here.
-    Reads,
+    Follower,
 }
 
 impl Registry {
     /// A stream that is written here.
     pub(super) fn write(&self, stream: &Arc<Stream>) {
-        let part = Part::Writes { elsewhere: None };
-        self.lock().insert(stream.id().clone(), Entry { stream: Arc::downgrade(stream), key: None, part });
+        let role = Role::Owner { elsewhere: None };
+        self.lock().insert(stream.id().clone(), Entry { stream: Arc::downgrade(stream), key: None, role });
     }
 
-    /// A stream that is read here: in this one, or in the one that is known already.
+    /// A stream that is read here. Returns the one that is registered already, where there is one.
     pub(super) fn read(&self, stream: Arc<Stream>) -> Arc<Stream> {
         let mut streams = self.lock();
         if let Some(known) = streams.get(stream.id()).and_then(|entry| entry.stream.upgrade()) {
             return known;
         }
-        streams.insert(stream.id().clone(), Entry { stream: Arc::downgrade(&stream), key: None, part: Part::Reads });
+        streams.insert(stream.id().clone(), Entry { stream: Arc::downgrade(&stream), key: None, role: Role::Follower });
         stream
     }
 
@@ -50,15 +59,10 @@ impl Registry {
 
     /// Whether the stream is written here.
     pub(super) fn writes(&self, id: &StreamId) -> bool {
-        self.lock().get(id).is_some_and(|entry| matches!(entry.part, Part::Writes { .. }))
+        self.lock().get(id).is_some_and(|entry| matches!(entry.role, Role::Owner { .. }))
     }
 
-    /// The key that has started the stream, where a start with it came here.
-    pub(super) fn key(&self, id: &StreamId) -> Option<IdempotencyKey> {
-        self.lock().get(id)?.key.clone()
-    }
-
-    /// This key has started the stream.
+    /// The stream was started with this key.
     pub(super) fn claimed(&self, id: &StreamId, key: IdempotencyKey) {
         if let Some(entry) = self.lock().get_mut(id) {
             entry.key = Some(key);
@@ -66,16 +70,17 @@ impl Registry {
     }
 
     /// The stream is not written here any more.
-    pub(super) fn written(&self, id: &StreamId) {
+    pub(super) fn unwrite(&self, id: &StreamId) {
         if let Some(entry) = self.lock().get_mut(id) {
-            entry.part = Part::Reads;
+            entry.role = Role::Follower;
         }
     }
 
-    /// Whether a stream that is written here has readers elsewhere, as was `asked` then: who came since stays.
-    pub(super) fn elsewhere(&self, id: &StreamId, read: bool, asked: Instant) {
+    /// Updates whether other origins read a stream that is written here. `asked` is when the server was asked; a reader
+    /// that was reported later than that stays.
+    pub(super) fn read_elsewhere(&self, id: &StreamId, read: bool, asked: Instant) {
         let mut streams = self.lock();
-        let Some(Entry { stream, part: Part::Writes { elsewhere }, .. }) = streams.get_mut(id) else { return };
+        let Some(Entry { stream, role: Role::Owner { elsewhere }, .. }) = streams.get_mut(id) else { return };
         match elsewhere {
             None if read => {
                 *elsewhere = stream.upgrade().map(|stream| (Instant::now(), stream.attach(true, true)));
@@ -86,28 +91,58 @@ impl Registry {
         }
     }
 
-    /// What is written here, and under which keys.
-    pub(super) fn all_written(&self) -> Vec<(StreamId, Option<IdempotencyKey>)> {
+    /// The streams that are written here, with their keys.
+    pub(super) fn written(&self) -> Vec<(StreamId, Option<IdempotencyKey>)> {
         let mut streams = self.lock();
         streams.retain(|_, entry| entry.stream.strong_count() > 0);
-        let written = streams.iter().filter(|(_, entry)| matches!(entry.part, Part::Writes { .. }));
+        let written = streams.iter().filter(|(_, entry)| matches!(entry.role, Role::Owner { .. }));
         written.map(|(id, entry)| (id.clone(), entry.key.clone())).collect()
     }
 
-    /// What is written elsewhere, read here, and goes on.
-    pub(super) fn all_followed(&self) -> Vec<Arc<Stream>> {
+    /// The running streams that are read here and written elsewhere.
+    pub(super) fn followed(&self) -> Vec<Arc<Stream>> {
         let streams = self.lock();
-        let read = streams.values().filter(|entry| matches!(entry.part, Part::Reads));
+        let read = streams.values().filter(|entry| matches!(entry.role, Role::Follower));
         read.filter_map(|entry| entry.stream.upgrade()).filter(|stream| !stream.buffer.has_ended()).collect()
     }
 
-    /// The memory that all of them take, bytes.
+    /// The memory of all streams here, bytes.
     pub(super) fn bytes(&self) -> usize {
         self.lock().values().filter_map(|entry| entry.stream.upgrade()).map(|stream| stream.buffer.size()).sum()
     }
 
+    /// The server may have opened the stream for a start with this key that was never answered.
+    pub(super) fn unconfirm(&self, key: IdempotencyKey, id: StreamId) {
+        let mut unconfirmed = self.lock_unconfirmed();
+        if unconfirmed.len() < MAX_UNCONFIRMED {
+            unconfirmed.insert(key, id);
+        }
+    }
+
+    /// The stream that the server may have opened for an unanswered start with this key.
+    pub(super) fn unconfirmed(&self, key: &IdempotencyKey) -> Option<StreamId> {
+        self.lock_unconfirmed().get(key).cloned()
+    }
+
+    /// All keys of unanswered starts.
+    pub(super) fn unconfirmed_keys(&self) -> Vec<IdempotencyKey> {
+        self.lock_unconfirmed().keys().cloned().collect()
+    }
+
+    /// The server has discarded the stream.
+    pub(super) fn confirm(&self, key: &IdempotencyKey, id: &StreamId) {
+        let mut unconfirmed = self.lock_unconfirmed();
+        if unconfirmed.get(key) == Some(id) {
+            unconfirmed.remove(key);
+        }
+    }
+
+    fn lock_unconfirmed(&self) -> MutexGuard<'_, HashMap<IdempotencyKey, StreamId>> {
+        self.unconfirmed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Nothing panics while the lock is held.
     fn lock(&self) -> MutexGuard<'_, HashMap<StreamId, Entry>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.streams.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
