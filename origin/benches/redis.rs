@@ -1,11 +1,15 @@
-//! Two origins with one journal in Redis: the gaps between tokens, as read at the one that writes and at the other.
+//! Two origins with one journal in Redis: the gaps between tokens, as read at the one that writes and at the other, and
+//! beside clients that replay a finished stream as fast as they can.
 //!
 //! `cargo bench --bench redis`. The origins are this program again, in processes of their own.
 
 use std::{
     net::SocketAddr,
     process::{Command, ExitCode},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -17,10 +21,20 @@ use tokio::{
     net::TcpStream,
 };
 
-const STREAMS: usize = 200;
-/// Tokens of each stream, and the time from one to the next: 50 tokens/s for 15 s.
-const TOKENS: usize = 750;
+/// From one token to the next: 50 tokens/s.
 const EVERY: Duration = Duration::from_millis(20);
+
+/// Streams at once, and their length.
+#[derive(Clone, Copy)]
+struct Load {
+    streams: usize,
+    tokens: usize,
+}
+
+const MANY: Load = Load { streams: 200, tokens: 750 };
+/// 30 s of streams beside as many clients that replay one of 500 tokens.
+const BESIDE_REPLAYS: Load = Load { streams: 64, tokens: 1500 };
+const REPLAYED: Load = Load { streams: 64, tokens: 500 };
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -39,20 +53,47 @@ fn main() -> ExitCode {
 async fn measure() -> Result<(), Failure> {
     let redis = RedisServer::start();
     let memory = Origin::start("m", "memory").await?;
-    tell("in memory", [&memory, &memory]).await?;
+    tell("in memory", MANY, [&memory, &memory]).await?;
     drop(memory);
     let (a, b) = (Origin::start("a", &redis.address()).await?, Origin::start("b", &redis.address()).await?);
-    tell("in Redis, read where it is written", [&a, &a]).await?;
-    tell("in Redis, read at the other origin", [&a, &b]).await
+    tell("in Redis, read where it is written", MANY, [&a, &a]).await?;
+    tell("in Redis, read at the other origin", MANY, [&a, &b]).await?;
+    beside_replays([&a, &b]).await
+}
+
+/// The same at an origin that replays a finished stream to many meanwhile: one that it wrote itself, which it loads anew.
+async fn beside_replays([a, b]: [&Origin; 2]) -> Result<(), Failure> {
+    let mut started = a.start_stream(REPLAYED.tokens, Duration::ZERO).await?;
+    let place = place(&mut started).await?;
+    gaps(&mut started).await?;
+    for (what, read) in [("in Redis, beside replays", a), ("in Redis, read at the other origin, beside replays", b)] {
+        let (replays, until) = (AtomicUsize::new(0), Instant::now() + EVERY * BESIDE_REPLAYS.tokens as u32);
+        let client = reqwest::Client::builder().no_proxy().build()?;
+        let replay = || async {
+            let request = client.get(format!("http://{}{place}", read.address)).bearer_auth(SECRET);
+            while Instant::now() < until {
+                let bytes =
+                    request.try_clone().ok_or("it has no body")?.send().await?.error_for_status()?.bytes().await?;
+                if !bytes.ends_with(b"\n\n") {
+                    return Err("a replay was cut".into());
+                }
+                replays.fetch_add(1, Ordering::Relaxed);
+            }
+            Ok::<(), Failure>(())
+        };
+        tokio::try_join!(tell(what, BESIDE_REPLAYS, [a, read]), try_join_all((0..REPLAYED.streams).map(|_| replay())))?;
+        println!("    meanwhile {} replays by {} clients", replays.load(Ordering::Relaxed), REPLAYED.streams);
+    }
+    Ok(())
 }
 
 /// Starts streams at the first origin, reads them at the second, and tells of the gaps.
-async fn tell(what: &str, [writes, reads]: [&Origin; 2]) -> Result<(), Failure> {
+async fn tell(what: &str, Load { streams, tokens }: Load, [writes, reads]: [&Origin; 2]) -> Result<(), Failure> {
     let (before, began) = (busy(writes, reads)?, Instant::now());
-    let all = try_join_all((0..STREAMS).map(|number| async move {
+    let all = try_join_all((0..streams).map(|number| async move {
         // Spread over the time from one token to the next, as visitors are.
-        tokio::time::sleep(EVERY * number as u32 / STREAMS as u32).await;
-        let mut started = writes.start_stream().await?;
+        tokio::time::sleep(EVERY * number as u32 / streams as u32).await;
+        let mut started = writes.start_stream(tokens, EVERY).await?;
         if writes.address == reads.address {
             return gaps(&mut started).await;
         }
@@ -66,7 +107,7 @@ async fn tell(what: &str, [writes, reads]: [&Origin; 2]) -> Result<(), Failure> 
     let at = |share: f64| gaps[((gaps.len() - 1) as f64 * share) as usize];
     let busy = busy(writes, reads)? - before;
     println!(
-        "{STREAMS} streams of 50 tokens/s {what}: {} gaps, p50 {:.1} ms, p99 {:.1} ms, max {:.1} ms; origins busy {:.0} % of a core",
+        "{streams} streams of 50 tokens/s {what}: {} gaps, p50 {:.1} ms, p99 {:.1} ms, max {:.1} ms; origins busy {:.0} % of a core",
         gaps.len(),
         at(0.5).as_secs_f64() * 1e3,
         at(0.99).as_secs_f64() * 1e3,
@@ -137,8 +178,8 @@ impl Origin {
         Ok(socket)
     }
 
-    async fn start_stream(&self) -> std::io::Result<TcpStream> {
-        let script = serde_json::json!([{ "tokens": TOKENS, "every_ms": EVERY.as_millis() as u64 }]).to_string();
+    async fn start_stream(&self, tokens: usize, every: Duration) -> std::io::Result<TcpStream> {
+        let script = serde_json::json!([{ "tokens": tokens, "every_ms": every.as_millis() as u64 }]).to_string();
         self.request("POST /prompts/simple", &serde_json::json!({ "topic": script }).to_string()).await
     }
 

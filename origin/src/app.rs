@@ -8,6 +8,8 @@ use tokio::{
     signal::unix::{SignalKind, signal},
 };
 
+use tokio_util::task::AbortOnDropHandle;
+
 use crate::{
     config::{Config, ConfigError, Place},
     generation::Hub,
@@ -80,10 +82,12 @@ pub async fn serve(
     let hub = Hub::new(config.name.clone(), models, journal.clone(), config.limits());
     let app = App { hub: hub.clone(), prompts: config.prompts, secrets, log_variables: config.log_variables };
     let metrics = metrics.map(|listener| server::serve_on(listener, router::metrics(hub.clone()), settings.clone()));
+    // A task of its own, so that neither a large answer of Redis delays an accept, nor the other way round.
+    let mut journal = AbortOnDropHandle::new(tokio::spawn(async move { journal.run().await }));
     tokio::select! {
         () = server::run(listener, router::router(app), hub, settings, shutdown) => {}
         Some(()) = OptionFuture::from(metrics) => {}
-        () = journal.run() => {}
+        Err(error) = &mut journal => tracing::error!(%error, "the journal's task has ended, and with it this origin"),
     }
 }
 

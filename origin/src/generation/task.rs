@@ -47,7 +47,7 @@ impl Generation {
             // The stream has ended, though not with the event above.
             match error {
                 JournalError::Fenced => {
-                    tracing::warn!(stream = %self.stream.id(), "another origin has ended the stream")
+                    tracing::warn!(stream = %self.stream.id(), "another origin has ended the stream");
                 }
                 error => drop(self.failures.problem("append", &error)),
             }

@@ -52,10 +52,12 @@ impl Weighter<StreamId, Replay> for Bytes {
     }
 }
 
+/// A replay's place in the cache, while it is loaded.
+type Place<'a> = PlaceholderGuard<'a, StreamId, Replay, Bytes, DefaultHashBuilder, DefaultLifecycle<StreamId, Replay>>;
+
 /// The right to load one stream. Others who want it wait until this is dropped.
 pub(super) struct Turn<'a> {
-    place:
-        Option<PlaceholderGuard<'a, StreamId, Replay, Bytes, DefaultHashBuilder, DefaultLifecycle<StreamId, Replay>>>,
+    place: Option<Place<'a>>,
     _permit: SemaphorePermit<'a>,
 }
 
