@@ -2,7 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that can't go on fails")]
 
-use headwater_origin_testing::{CapturedLog, Origin, RedisServer, open, problem, spawn_origin, until};
+use headwater_origin_testing::{
+    CapturedLog, Origin, RedisServer, events, id_of, open, problem, spawn_origin, terminal, until,
+};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -40,6 +42,27 @@ async fn fault_34_a_journal_that_fails_is_logged_once_counted_and_not_healthy() 
     server.send(&["ACL SETUSER hw +@scripting"]);
     assert_eq!(open(origin.start(&json!(["a"]))).await.status(), 200);
     assert_eq!(health(&origin).await.0, 200);
+
+    // One stream that no origin has written, or that Redis has lost, says nothing of the others.
+    let unreadable = "a-0123456789ABCDEFGHIJkl";
+    server.send(&[&format!("XADD headwater:events:{unreadable} 0-1 frames unreadable")]);
+    assert_eq!(problem(origin.follow(unreadable).await).await, (503, "journal".into()));
+    let lost = open(origin.start(&json!([{ "tokens": 1000, "every_ms": 5 }]))).await;
+    server.send(&[&format!("DEL headwater:events:{}", id_of(&lost))]);
+    assert_eq!(terminal(&events(lost).await).1["type"], "/problems/journal");
+    let metrics = origin.figures().await.text().await.unwrap();
+    for operation in ["find", "append"] {
+        let count = format!(r#"headwater_journal_failures_total{{operation="{operation}"}} 1"#);
+        assert!(metrics.contains(&count), "{metrics}");
+    }
+    assert_eq!(health(&origin).await.0, 200);
+
+    // A key that can't be freed stays; the start is told what the model said all the same.
+    server.send(&["ACL SETUSER hw -del"]);
+    let refused = origin.start(&json!([{ "fail": "rate-limited" }])).header("idempotency-key", "0123456789abcdef");
+    assert_eq!(problem(refused.send().await.unwrap()).await, (429, "rate-limited".into()));
+    server.send(&["ACL SETUSER hw +del"]);
+    assert_eq!(open(origin.start(&json!(["a"]))).await.status(), 200);
 
     // Without a start the lease task and the follower notice it.
     server.kill();
