@@ -16,6 +16,8 @@ use tokio_util::{
     task::{TaskTracker, task_tracker::TaskTrackerToken},
 };
 
+use tracing::Instrument;
+
 use super::{Reader, admission::Slot, failures::JournalFailures, task::Generation};
 use crate::{
     config::limits::Limits,
@@ -303,11 +305,14 @@ impl Inner {
         let record = Record::new(stream.id().to_string(), asked, self.metrics.clone());
         let (models, limits, failures) = (self.models.clone(), self.limits.clone(), self.failures.clone());
         let interrupted = self.interrupted.clone();
+        // Every line that is logged meanwhile names the stream.
+        let span = tracing::info_span!("generation", stream = %stream.id());
         let generation = Generation { models, prompt, stream, writer, limits, record, failures, interrupted };
-        tokio::spawn(async move {
+        let run = async move {
             generation.run(slot).await;
             drop(running);
-        });
+        };
+        tokio::spawn(run.instrument(span));
     }
 
     fn reader(&self, guard: ReaderGuard, next: u64, framing: Framing, attachment: Attachment) -> Reader {

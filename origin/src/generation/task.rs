@@ -47,7 +47,7 @@ impl Generation {
             // The stream has ended, though not with the event above.
             match error {
                 JournalError::Fenced => {
-                    tracing::warn!(stream = %self.stream.id(), "another origin has ended the stream");
+                    tracing::warn!("another origin has ended the stream");
                 }
                 error => drop(self.failures.problem("append", &error)),
             }
@@ -71,7 +71,7 @@ impl Generation {
         let mut cancelled = pin!(within(self.limits.total_timeout, cancelled));
         let record = &mut self.record;
         let failed = |model: &str, error: &ModelError| {
-            tracing::warn!(stream = %stream.id(), model, %error, "the model gave no first token");
+            tracing::warn!(model, %error, "the model gave no first token");
             record.passed_over(model, error.problem().kind().name());
         };
         let mut answer = match unless(&mut cancelled, self.models.begin(&self.prompt, failed)).await {
@@ -122,7 +122,7 @@ impl Generation {
                 }
                 Ok(Token::End { finish, usage }) => self.finished(finish, usage),
                 Err(error) => {
-                    tracing::warn!(stream = %self.stream.id(), model, %error, "the model failed");
+                    tracing::warn!(model, %error, "the model failed");
                     self.failed(error.problem())
                 }
             };

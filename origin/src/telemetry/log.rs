@@ -20,7 +20,7 @@ pub(crate) fn init() -> Result<(), WrongFilter> {
     let chosen = std::env::var(EnvFilter::DEFAULT_ENV).ok().filter(|chosen| !chosen.trim().is_empty());
     let chosen = chosen.unwrap_or_else(|| LOG.into());
     let filter = EnvFilter::try_new(format!("{chosen},{UNLOGGED}")).map_err(|_| WrongFilter)?;
-    let log = tracing_subscriber::fmt().json().flatten_event(true).with_current_span(false).with_span_list(false);
+    let log = tracing_subscriber::fmt().json().flatten_event(true).with_span_list(false);
     log.with_env_filter(filter).with_writer(std::io::stderr).init();
     Ok(())
 }

@@ -48,6 +48,8 @@ async fn a_prompt_is_not_in_the_log_where_a_provider_repeats_it() {
     process.record().await;
     let log = process.log();
     assert!(log.contains("the provider says") && log.contains("[prompt]"), "{log}");
+    let said = log.lines().find(|line| line.contains("the provider says")).unwrap_or_default();
+    assert!(said.contains(r#""stream":"a-"#), "it names the stream: {said}");
     assert!(!log.contains("nobody"), "{log}");
 }
 

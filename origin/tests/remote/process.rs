@@ -2,7 +2,7 @@
 
 use std::{
     io::{BufRead, BufReader},
-    process::{Child, Command, ExitStatus, Output, Stdio},
+    process::{Child, Command, Output, Stdio},
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -57,7 +57,7 @@ impl Process {
 
     /// SIGTERM; waits until it has ended.
     #[cfg(feature = "embedded")]
-    pub async fn terminated(mut self) -> ExitStatus {
+    pub async fn terminated(mut self) -> std::process::ExitStatus {
         let sent = Command::new("kill").arg(self.child.id().to_string()).status().expect("kill runs");
         assert!(sent.success());
         tokio::task::spawn_blocking(move || self.child.wait()).await.expect("no panic").expect("it has a status")
