@@ -6,7 +6,7 @@
 //   const { finish } = await stream.result;
 //
 // Reading order: the two ways in; `follow`, one stream's states; helpers. fetch.js and eventsource.js read one connection each,
-// error.js has what is thrown, stream.d.ts the types.
+// error.js has what is thrown, stream.d.ts the types. The file is long because the states of one stream share what it has read.
 
 import { fault, malformed, StreamError } from "./error.js";
 import { ask, readByFetch } from "./fetch.js";

@@ -1,6 +1,8 @@
 //! Hub and journal under random schedules: whatever the order of tokens, reads, cuts, returns, stops and
 //! waits, every reader gets every event once and in order, and exactly one terminal event, at the end: the one that
 //! the schedule has brought about.
+//!
+//! The file is long because the steps, the model of what they may bring about and the comparison belong together.
 
 #![expect(clippy::unwrap_used, reason = "a test that can't go on fails")]
 

@@ -2,6 +2,8 @@
 //!
 //! A problem is an answer with a status, or the data of a `failed` event. It never holds a provider's text, a prompt or
 //! a secret.
+//!
+//! The file is long because it is the whole list.
 
 use std::{borrow::Cow, time::Duration};
 

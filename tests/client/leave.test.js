@@ -1,3 +1,5 @@
+// Leaving, stopping and staying away: what ends a stream at the client. One scenario per test, so the file is long.
+
 import assert from "node:assert/strict";
 import { test } from "node:test";
 

@@ -1,4 +1,4 @@
-// Every problem that a client can be answered with, through the edge.
+// Every problem that a client can be answered with, through the edge. The file is long because it is the whole list.
 
 import { writeFileSync } from "node:fs";
 import { test as base, expect } from "./fixtures.js";

@@ -1,4 +1,5 @@
-// The page and its library in Chromium, through the edge: cut, offline, reloaded, in two tabs, left, stopped.
+// The page and its library in Chromium, through the edge: cut, offline, reloaded, in two tabs, left, stopped. One scenario
+// per test, so the file is long.
 
 import { expect, test } from "./fixtures.js";
 import { cuttable, freePort, sleep, spawnEdge, spawnOrigin, until } from "./servers.js";

@@ -1,4 +1,5 @@
-// The life of a stream through the edge: cut, resumed, shared, repeated, left, stopped, and its origin's end.
+// The life of a stream through the edge: cut, resumed, shared, repeated, left, stopped, and its origin's end. One
+// scenario per test, so the file is long.
 
 import { expect, test } from "./fixtures.js";
 import { spawnOrigin, until } from "./servers.js";

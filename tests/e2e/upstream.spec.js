@@ -1,4 +1,4 @@
-// What an origin can do to an edge, and what an edge may tell an origin.
+// What an origin can do to an edge, and what an edge may tell an origin. One scenario per test, so the file is long.
 
 import { readFile } from "node:fs/promises";
 import { gzipSync } from "node:zlib";

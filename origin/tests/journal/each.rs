@@ -1,0 +1,82 @@
+//! What every journal promises.
+
+use super::*;
+
+#[tokio::test]
+async fn what_is_appended_is_read_in_order_and_nothing_behind_the_end() {
+    each_journal(async |journal| {
+        let (log, mut writer) = new(&*journal, None).await;
+        writer.append(&[chunk("a")]).await.unwrap();
+        writer.append(&[chunk("b\n\nevent: done"), chunk("c")]).await.unwrap();
+        assert_eq!(log.buffer.len(), 3);
+        writer.append(&[chunk("d"), failed(), chunk("e")]).await.unwrap();
+        let _ = writer.append(&[chunk("f")]).await;
+        let found = journal.find(log.id()).await.unwrap().unwrap();
+        assert_eq!(found.buffer.len(), 5);
+        assert_eq!(text(&found).await, "a|b\n\nevent: done|c|d|!");
+        assert_eq!(found.buffer.terminal().unwrap().failed, Some(Problem::abandoned()));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn fault_10_of_starts_with_one_key_at_once_one_opens_a_stream() {
+    each_journal(async |journal| {
+        let opened = join_all((0..10).map(|_| journal.open(id(), Some(claim(0, 1))))).await;
+        let (mut new, mut existing) = (Vec::new(), Vec::new());
+        for opened in opened {
+            match opened.unwrap() {
+                Opened::New(log, writer) => new.push((log, writer)),
+                Opened::Claimed(Claimed::Stream(log)) => existing.push(log),
+                _ => panic!("the key is neither another's nor expired"),
+            }
+        }
+        let [(log, writer)] = &mut new[..] else { panic!("one is new, not {}", new.len()) };
+        writer.append(&[chunk("a"), failed()]).await.unwrap();
+        assert_eq!(existing.len(), 9);
+        for other in existing {
+            assert_eq!(other.id(), log.id());
+            assert_eq!(text(&other).await, "a|!");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_key_belongs_to_what_it_was_first_sent_with_until_it_is_freed() {
+    each_journal(async |journal| {
+        let (log, mut writer) = new(&*journal, Some(claim(0, 1))).await;
+        assert!(matches!(journal.open(id(), Some(claim(0, 2))).await.unwrap(), Opened::Claimed(Claimed::ByAnother)));
+        writer.append(&[failed()]).await.unwrap();
+        let Opened::Claimed(Claimed::Stream(again)) = journal.open(id(), Some(claim(0, 1))).await.unwrap() else {
+            panic!("it is kept")
+        };
+        assert_eq!(again.id(), log.id());
+        journal.discard(log.id(), Some(&claim(0, 1).key)).await.unwrap();
+        let (other, _writer) = new(&*journal, Some(claim(0, 2))).await;
+        // Not the stream's any more: it stays with the other.
+        journal.discard(log.id(), Some(&claim(0, 1).key)).await.unwrap();
+        let Opened::Claimed(Claimed::Stream(kept)) = journal.open(id(), Some(claim(0, 2))).await.unwrap() else {
+            panic!("it is kept")
+        };
+        assert_eq!(kept.id(), other.id());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_stream_whose_writer_is_dropped_ends_as_failed() {
+    each_journal(async |journal| {
+        let (log, mut writer) = new(&*journal, None).await;
+        writer.append(&[chunk("a")]).await.unwrap();
+        drop(writer);
+        assert_eq!(text(&log).await, "a|!");
+        assert_eq!(kind(&log), Kind::Internal);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_unknown_stream_is_not_found() {
+    each_journal(async |journal| assert!(journal.find(&id()).await.unwrap().is_none())).await;
+}
