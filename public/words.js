@@ -1,5 +1,5 @@
 // @ts-check
-// What the page says: states, results and errors, in words for people.
+// The page's texts: states, results and errors, in words for people.
 
 import { StreamError } from "./stream.js";
 
@@ -13,6 +13,7 @@ const PROBLEMS = {
   "not-found": ["This answer can’t be found.", "It may be no longer kept, or the server was restarted. Ask again for a new one."],
   "bad-request": ["The server doesn’t accept this topic.", "Try a shorter or a simpler one."],
   "too-large": ["That topic is too long.", "Try a shorter one."],
+  "too-long": ["That topic is too long for the model.", "Try a shorter one."],
   "rate-limited": ["That was one poem after the other.", "Wait a little, then try again."],
   overloaded: ["Too many people are asking at the moment.", "Try again soon."],
   journal: ["The server can’t keep answers at the moment.", "Try again soon."],

@@ -30,7 +30,7 @@ const USAGE: u8 = 2;
 pub type Models = Vec<Arc<dyn Model>>;
 
 /// Runs the program: reads its settings, takes its address, loads what `models` returns, and serves until
-/// SIGTERM or SIGINT. What stops it from starting is told in one line.
+/// SIGTERM or SIGINT. An error that stops it from starting is one line on standard error.
 pub fn main(models: impl FnOnce(&Config) -> Result<Models, Box<dyn Error>>) -> ExitCode {
     let config = match Config::parse_from_env(std::env::args_os()) {
         Ok(config) => config,
@@ -53,7 +53,7 @@ pub fn main(models: impl FnOnce(&Config) -> Result<Models, Box<dyn Error>>) -> E
 /// The journal that the settings name.
 ///
 /// # Errors
-/// It can't be reached; the message says where, and holds no password.
+/// It can't be reached or used. The message has its address without the password.
 pub async fn journal(config: &Config) -> Result<Arc<dyn Journal>, Box<dyn Error>> {
     match &config.journal {
         Place::Memory => Ok(Arc::new(MemoryJournal::new(config.retention(), config.journal_bytes()))),
@@ -67,7 +67,7 @@ pub async fn journal(config: &Config) -> Result<Arc<dyn Journal>, Box<dyn Error>
     }
 }
 
-/// Serves on `listener` until `shutdown`, then drains; its metrics on `metrics`, where it is to.
+/// Serves on `listener` until `shutdown`, then drains. Serves metrics on `metrics`, where that is given.
 pub async fn serve(
     listener: TcpListener,
     metrics: Option<TcpListener>,
@@ -109,7 +109,7 @@ async fn start(
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let shutdown = async move {
         tokio::select! { _ = terminate.recv() => {} _ = interrupt.recv() => {} }
-        // The drain can take its time; who asks twice doesn't want to wait for it.
+        // The drain may take 30 s. A second signal ends the process at once.
         tokio::spawn(async move {
             tokio::select! { _ = terminate.recv() => {} _ = interrupt.recv() => {} }
             std::process::exit(1);
@@ -127,7 +127,7 @@ async fn bind(address: SocketAddr, flag: &str) -> Result<TcpListener, String> {
     listener.map_err(|error| format!("can't listen on {address}: {error}; choose another address with {flag}"))
 }
 
-/// Twice the cap is accepted, and the process has files of its own.
+/// Raises the limit of open files: twice the connection cap, as many as are accepted, and some for the process itself.
 fn raise_file_limit(connections: usize) {
     let wanted = (connections as u64).saturating_mul(2).saturating_add(256);
     match rlimit::increase_nofile_limit(wanted) {

@@ -32,7 +32,7 @@ struct Source {
     defaults: BTreeMap<String, String>,
 }
 
-/// A template that isn't one. The message repeats nothing of it: what is in the configuration's file stays there.
+/// A template that can't be used. The message repeats nothing of it: the file's text stays in the file.
 #[derive(Debug, thiserror::Error)]
 pub enum PromptError {
     /// Its braces don't match.
@@ -41,7 +41,7 @@ pub enum PromptError {
     /// A variable has a name that means something else in a query.
     #[error("a template's variable can't be named {0:?}")]
     Reserved(&'static str),
-    /// A default is given for a variable that the template hasn't.
+    /// A default is given for a variable that the template doesn't have.
     #[error("a default is given for a variable that the template hasn't")]
     UnusedDefault,
 }
@@ -94,7 +94,7 @@ impl TryFrom<Source> for Prompt {
 
     fn try_from(Source { template, defaults }: Source) -> Result<Self, PromptError> {
         let parsed = Template::parse(&template).map_err(|error| {
-            // Behind it the parser repeats the template.
+            // The parser's message repeats the template from there on.
             PromptError::Syntax(error.to_string().split(" at span ").next().unwrap_or_default().to_owned())
         })?;
         if let Some(name) = CURSOR_PARAMETERS.into_iter().chain([KEY_PARAMETER]).find(|name| parsed.has_key(name)) {

@@ -7,17 +7,17 @@ use std::time::Duration;
 pub struct Limits {
     /// How long a start waits for its first event before the response begins without.
     pub start_window: Duration,
-    /// From one token to the next.
+    /// The longest time from one token to the next.
     pub idle_timeout: Duration,
-    /// For a whole answer, queueing apart; beyond it the answer ends with finish `length`.
+    /// The longest time of a whole answer, without the wait in the queue; beyond it the answer ends with finish `length`.
     pub total_timeout: Option<Duration>,
     /// How long a generation goes on without a reader, once a framed one has attached.
     pub linger: Duration,
     /// The bytes of one stream's frames; beyond it the answer ends with finish `length`.
     pub stream_bytes: usize,
-    /// Generations at once; the model's own limit counts too.
+    /// The most generations at once. A model may allow fewer.
     pub generations: usize,
-    /// Generations that may wait for a place.
+    /// The most generations that wait for a slot.
     pub queue: usize,
     /// When readers write.
     pub pace: Pace,

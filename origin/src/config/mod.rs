@@ -49,7 +49,7 @@ pub struct Config {
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9000", value_parser = parsed::<SocketAddr>(ADDRESS))]
     pub listen: SocketAddr,
 
-    /// The address of the figures for Prometheus, at /metrics [default: none]
+    /// The address of the metrics for Prometheus, at /metrics [default: none]
     #[arg(long, value_name = "ADDRESS", value_parser = parsed::<SocketAddr>(ADDRESS))]
     pub metrics: Option<SocketAddr>,
 
@@ -152,15 +152,15 @@ pub struct Streams {
     #[arg(long, value_name = "SIZE", default_value = "1MiB", value_parser = size(ByteSize::kib(1)..=ByteSize::gib(1)))]
     stream_size: usize,
 
-    /// How many generations run at once, at most
+    /// The most generations that run at once
     #[arg(long, value_name = "N", default_value_t = 256, value_parser = number(1..=MAX_COUNT))]
     generations: usize,
 
-    /// How many more may wait; with 0 none does
+    /// The most generations that wait for one of these; with 0 none waits
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = number(0..=MAX_COUNT))]
     queue: usize,
 
-    /// The least time between two writes of tokens to a reader; 0s writes each token by itself
+    /// The least time between two writes of tokens to a reader; with 0s each token is a write
     #[arg(long, value_name = "TIME", default_value = "8ms")]
     #[arg(value_parser = time(Duration::ZERO..=MAX_WRITE_INTERVAL, "a reader sees each write at once"))]
     write_interval: Duration,
@@ -174,7 +174,7 @@ pub struct Streams {
 /// Settings of the sockets.
 #[derive(Clone, Debug, Args)]
 pub struct Connections {
-    /// How many connections are served at once; beyond it they get a 503, past twice as many none is accepted
+    /// The most connections that are served at once; further ones get a 503, and past twice as many none is accepted
     #[arg(long, value_name = "N", default_value_t = 8192, value_parser = number(1..=MAX_COUNT))]
     pub connections: usize,
 
@@ -186,7 +186,7 @@ pub struct Connections {
     #[arg(long, value_name = "TIME", default_value = "75s", value_parser = time(MIN_TIMEOUT..=MAX_TIMEOUT, ""))]
     pub keep_alive_timeout: Duration,
 
-    /// How long a write may wait for a reader that doesn't read
+    /// The longest time that a reader may leave a write waiting
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = time(MIN_TIMEOUT..=MAX_TIMEOUT, ""))]
     pub write_timeout: Duration,
 
@@ -202,7 +202,7 @@ pub struct Embedded {
     #[arg(long, value_name = "FILE", default_value = "target/models/SmolLM2-135M-Instruct.Q8_0.gguf")]
     pub embedded_path: PathBuf,
 
-    /// How many answers it writes at once
+    /// The most answers that it writes at once
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = number(1..=64_u16))]
     pub embedded_streams: u16,
 
@@ -214,7 +214,7 @@ pub struct Embedded {
     #[arg(long, value_name = "N", value_parser = number(1..=512_u16))]
     pub embedded_threads: Option<u16>,
 
-    /// How freely it chooses; 0 always takes the likeliest token
+    /// Temperature: how freely it chooses; with 0 it always takes the likeliest token
     #[arg(long, value_name = "X", default_value_t = 0.6, value_parser = number(0.0..=5.0_f32))]
     pub temperature: f32,
 
@@ -241,19 +241,19 @@ pub struct Embedded {
     pub seed: Option<u32>,
 }
 
-/// What an address takes.
+/// The form of an address, for errors.
 const ADDRESS: &str = "an IP address and a port, such as 127.0.0.1:9000";
-/// What the journal's place takes.
+/// The form of `--journal`, for errors.
 const JOURNAL: &str =
     "memory, or a redis address of the form redis://[user:password@]host[:port][/database], or rediss:// with TLS";
 
 /// Settings that can't be used. Each message is one line that says which, and what it takes; none repeats a value.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// No setting: the help or the version, which was asked for.
+    /// A request for the help or the version.
     #[error(transparent)]
     Help(clap::Error),
-    /// A setting's value, from wherever it came, or a flag that there is not.
+    /// A setting's value, whatever its source, or an unknown flag.
     #[error("{0}")]
     Setting(String),
     /// The file can't be read.

@@ -14,7 +14,7 @@ use reqwest::Url;
 pub enum Name {
     /// `embedded`: the one in this process.
     Embedded,
-    /// A model elsewhere, by the name that it has there.
+    /// A model behind an API, by its name there.
     Remote(Place, String),
 }
 
@@ -27,20 +27,20 @@ pub enum Place {
     Server(BaseUrl),
 }
 
-/// A provider of models: what it speaks, where it is, and how its own tools call the settings for it.
+/// A provider: its protocol, its address, and the variables that its own tools read.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Provider {
     /// The part of a model's name before the colon.
     pub name: &'static str,
-    /// The protocol, as the library calls it.
+    /// The library's name of the protocol.
     pub(crate) protocol: AdapterKind,
     /// The variable of its key; `None` where it takes none.
     pub(crate) key: Option<&'static str>,
     /// Its address.
     pub(crate) address: &'static str,
-    /// The variable that its own tools read another address from.
+    /// The variable with which its own tools replace the address.
     pub(crate) address_variable: Option<&'static str>,
-    /// What is appended to the address: its own tools leave the version out of it.
+    /// The path that is appended to the variable's address, which has no version.
     pub(crate) path: &'static str,
 }
 
@@ -149,13 +149,13 @@ impl BaseUrl {
         self.0.as_str()
     }
 
-    /// Whether it is spoken to without TLS, and so without a proxy, which would read along.
+    /// Whether requests go without TLS. Then no proxy is used: it could read them.
     pub fn is_plain(&self) -> bool {
         self.0.scheme() == "http"
     }
 
-    /// The host where keys and prompts could be read on the way: it is neither `https://`, nor on this machine, nor among
-    /// those that are `allowed`.
+    /// The host, where keys and prompts could be read on the way: the address is neither `https://`, nor on this machine, nor
+    /// among the `allowed` hosts.
     pub fn readable_on_the_way(&self, allowed: &[PlainHost]) -> Option<PlainHost> {
         let host = PlainHost::of(self.0.host_str().unwrap_or_default());
         (self.is_plain() && !host.is_loopback() && !allowed.contains(&host)).then_some(host)
@@ -175,10 +175,10 @@ impl BaseUrl {
         self
     }
 
-    /// An address as Ollama's own tools take it: scheme and port may be missing. What the server reads from the same
-    /// variable as "listen everywhere" is this machine.
+    /// An address as Ollama's own tools take it: scheme and port may be missing. The server reads the same variable, and its
+    /// "listen everywhere" means this machine here.
     pub(crate) fn of_ollama(text: &str) -> Result<Self, String> {
-        /// What Ollama listens on.
+        /// Ollama's port.
         const PORT: u16 = 11434;
         if text.contains("://") {
             return text.parse();
@@ -196,7 +196,7 @@ impl FromStr for BaseUrl {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        // What is wrong is not repeated: a password may be in it.
+        // The error doesn't repeat the address, which may hold a password.
         let mut url = Url::parse(text).map_err(|error| format!("the base URL can't be read: {error}"))?;
         let extra = !url.username().is_empty() || url.password().is_some();
         if extra || url.query().is_some() || url.fragment().is_some() {
@@ -214,7 +214,7 @@ impl FromStr for BaseUrl {
     }
 }
 
-/// A host that may be spoken to without TLS: a name or an address, without scheme and port.
+/// A host to which requests may go without TLS: a name or an address, without scheme and port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PlainHost(String);
 

@@ -6,15 +6,15 @@ use std::{fmt, str::FromStr};
 
 use redis::{ConnectionInfo, IntoConnectionInfo, io::tcp::TcpSettings};
 
-/// How long what is sent may go unacknowledged: a server that has vanished without a word isn't waited for any longer.
+/// How long sent bytes may stay unacknowledged (TCP_USER_TIMEOUT). After that a server whose host is down counts as gone.
 #[cfg(target_os = "linux")]
-const UNHEARD: Duration = Duration::from_secs(5);
+const TCP_USER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A Redis server's address: `redis://[user:password@]host[:port][/database]`, or `rediss://…` with TLS.
 #[derive(Clone)]
 pub struct Address(Box<ConnectionInfo>);
 
-/// Not such an address. What was given isn't repeated: it may hold a password.
+/// Not such an address. The message doesn't repeat the text, which may hold a password.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not an address of the form redis://[user:password@]host[:port][/database], or rediss:// with TLS")]
 pub struct NoAddress;
@@ -30,10 +30,10 @@ impl FromStr for Address {
 
     fn from_str(text: &str) -> Result<Self, NoAddress> {
         let connection = text.into_connection_info().map_err(|_| NoAddress)?;
-        // Entries are small and waited for: Nagle's algorithm would hold them back.
+        // Readers wait for each small entry. Nagle's algorithm would hold it back.
         let tcp = TcpSettings::default().set_nodelay(true);
         #[cfg(target_os = "linux")]
-        let tcp = tcp.set_user_timeout(UNHEARD);
+        let tcp = tcp.set_user_timeout(TCP_USER_TIMEOUT);
         Ok(Self(Box::new(connection.set_tcp_settings(tcp))))
     }
 }

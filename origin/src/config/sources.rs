@@ -1,8 +1,8 @@
-//! Where settings come from beside the flags: the environment and the file. Both become defaults of the flags, so that
-//! one parser reads a value wherever it stands.
+//! The sources of settings beside the flags: the environment and the file. Their values become defaults of the flags, so
+//! that the same parser reads every value.
 //!
-//! What is wrong is said in one line, which names the setting or the file's line and never repeats a value or a line:
-//! a password may be in it.
+//! An error is one line, which names the setting or the line of the file. It never repeats a value or the line's text,
+//! which may hold a password.
 
 use std::{collections::BTreeMap, env, ops::Range, path::Path};
 
@@ -21,14 +21,14 @@ use headwater_protocol::PromptName;
 
 use crate::prompt::Prompt;
 
-/// What only the file has.
+/// The settings that have no flag.
 #[derive(Deserialize)]
 struct OnlyInFile {
     #[serde(default)]
     prompts: BTreeMap<PromptName, Prompt>,
 }
 
-/// A place in the file, and what is wrong there.
+/// A position in the file, and the error there.
 type Wrong = (Option<Range<usize>>, String);
 
 /// Each flag with its variable. An empty variable counts as none, as in most shells' and containers' files.
@@ -40,7 +40,7 @@ pub(super) fn with_environment(command: Command) -> Command {
         if matches!(name.as_str(), "HELP" | "VERSION") || !is_set {
             arg
         } else {
-            // The help is no place for a value, which may be a password.
+            // The help doesn't show values: one may be a password.
             arg.env(variable).hide_env_values(true)
         }
     })
@@ -104,18 +104,18 @@ fn text_of(value: &DeValue<'_>) -> Option<String> {
     }
 }
 
-/// TOML's own message, without the text that it found: it says `…, expected …` behind that.
+/// TOML's own message from `expected` on: before that it repeats the file's text.
 fn not_toml(error: &toml::de::Error) -> Wrong {
     let message = error.message();
     let reason = match message.rsplit_once(", expected ") {
         Some((_, expected)) => format!("expected {expected}"),
         None => message.to_owned(),
     };
-    // A template has several lines, an error's message has one.
+    // The message is one line, also for a template of several.
     (error.span(), reason.replace('\n', " "))
 }
 
-/// What clap has to say: help, where it was asked for, or what is wrong with a flag.
+/// Clap's error as ours: a request for help, or the flag that is wrong.
 pub(super) fn flags(error: clap::Error) -> ConfigError {
     if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
         return ConfigError::Help(error);
@@ -126,7 +126,7 @@ pub(super) fn flags(error: clap::Error) -> ConfigError {
     };
     let source = std::error::Error::source(&error).map(ToString::to_string);
     ConfigError::Setting(match (error.kind(), context(ContextKind::InvalidArg), source) {
-        // Here the argument is what was typed, not a setting's name.
+        // Here clap's argument is the text that was typed, not a setting's name.
         (ErrorKind::UnknownArgument, ..) => match context(ContextKind::SuggestedArg) {
             Some(suggested) => format!("a flag isn't known; is {suggested} meant? --help lists them"),
             None => "a flag isn't known; --help lists them".into(),

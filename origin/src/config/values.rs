@@ -1,4 +1,4 @@
-//! Parsers of settings' values: each knows what it takes and says so. None repeats what it was given, which may be a
+//! Parsers of settings' values. Each error names what the setting takes and never repeats the value, which may be a
 //! password in the wrong place.
 
 use std::{
@@ -10,31 +10,31 @@ use std::{
 
 use bytesize::ByteSize;
 
-/// More than this of anything is a slip of the hand.
+/// The greatest count of anything. A greater one is a typing error.
 pub(super) const MAX_COUNT: usize = 1_000_000;
 
-/// The shortest time-out. Nothing answers faster over a network, and a shorter one would fail every request.
+/// The shortest timeout. No network answers faster, so a shorter one would fail every request.
 pub(super) const MIN_TIMEOUT: Duration = Duration::from_millis(10);
-/// The longest time-out, and the longest of any time in which a visitor waits.
+/// The longest timeout, and the longest of any time in which a visitor waits.
 pub(super) const MAX_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A time that can be switched off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OrOff(pub Option<Duration>);
 
-/// A whole or broken number.
+/// A number, with or without decimals.
 pub(super) fn number<T>(range: RangeInclusive<T>) -> impl Fn(&str) -> Result<T, String> + Clone
 where
     T: FromStr + PartialOrd + Debug + Display + Clone,
 {
     move |text| {
-        // Nothing that isn't a number is within a range.
+        // NaN is within no range.
         let number = text.trim().parse().ok().filter(|number| range.contains(number));
         number.ok_or_else(|| format!("takes a number from {:?} to {:?}", range.start(), range.end()))
     }
 }
 
-/// A time; `why` it has these limits.
+/// A time within `range`; the error adds `why`.
 pub(super) fn time(
     range: RangeInclusive<Duration>,
     why: &'static str,
@@ -45,7 +45,7 @@ pub(super) fn time(
     }
 }
 
-/// A time, or `off`, which is also what 0s means; `why` it has these limits.
+/// A time within `range`, or `off`, which 0s means too; the error adds `why`.
 pub(super) fn time_or_off(
     range: RangeInclusive<Duration>,
     why: &'static str,
@@ -76,7 +76,7 @@ pub(super) fn size(range: RangeInclusive<ByteSize>) -> impl Fn(&str) -> Result<u
     }
 }
 
-/// What `T` parses; `takes` says what that is.
+/// Parses a `T`; the error says what the setting `takes`.
 pub(super) fn parsed<T: FromStr>(takes: &'static str) -> impl Fn(&str) -> Result<T, String> + Clone {
     move |text| text.trim().parse().map_err(|_| format!("takes {takes}"))
 }

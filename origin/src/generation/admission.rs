@@ -4,15 +4,15 @@ use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// A place among the running generations, or in the queue for one.
+/// A slot for a running generation, or a place in the queue for one.
 pub(crate) enum Slot {
     Held(OwnedSemaphorePermit),
     Queued { slots: Arc<Semaphore>, place: OwnedSemaphorePermit },
 }
 
 impl Slot {
-    /// Waits for the place; it is free again when the permit is dropped. `None` only where places are no
-    /// longer given out, which this hub never does.
+    /// Waits for the slot, which is free again when the permit is dropped. `None` only where the semaphore is closed,
+    /// which the hub never does.
     pub(crate) async fn acquire(self) -> Option<OwnedSemaphorePermit> {
         match self {
             Self::Held(permit) => Some(permit),

@@ -1,4 +1,4 @@
-//! A journal that fails: a problem for the reader, a log line and a count for the operator.
+//! Failures of the journal: a problem for the reader, a log line and a metric for the operator.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -10,9 +10,9 @@ use tokio::time::Instant;
 
 use crate::{journal::JournalError, telemetry::metrics::Metrics};
 
-/// From one line of the log to the next: a journal that is away fails each request.
+/// The least time between two log lines: a journal that is away fails each request.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
-/// How long one failure counts. An origin without new starts would stay unhealthy for ever.
+/// How long one failure makes the origin unhealthy: without new starts no success would end that.
 const FAILING_FOR: Duration = Duration::from_secs(30);
 
 pub(super) struct JournalFailures {
@@ -38,7 +38,7 @@ impl JournalFailures {
         self.metrics.journal_failed(operation);
         let now = Instant::now();
         let mut state = self.state();
-        // One stream that can't be read or is lost says nothing of the others.
+        // A stream that can't be read or is lost says nothing of other streams.
         if matches!(error, JournalError::Unavailable(_)) {
             state.last = Some(now);
         }
@@ -61,7 +61,7 @@ impl JournalFailures {
         self.state().last.is_some_and(|at| at.elapsed() < FAILING_FOR)
     }
 
-    /// The lock is held for a few assignments, so a poisoned one holds a whole state.
+    /// Nothing panics under the lock, so a poisoned one still guards a consistent state.
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -79,7 +79,7 @@ pub struct Status {
     pub started: u64,
     /// Generations that run or wait.
     pub running: usize,
-    /// Of these, those that wait for a place.
+    /// Of these, those that wait for a slot.
     pub queued: usize,
 }
 

@@ -1,5 +1,5 @@
-//! What one connection gets of a stream: frames from its place on, comments in silence, and writes that carry
-//! all that is ready.
+//! The reader of one connection: frames from its cursor on, heartbeats in silence. Each write carries all frames that
+//! are ready.
 
 use std::io;
 
@@ -15,17 +15,17 @@ use crate::{
     telemetry::metrics::Counted,
 };
 
-/// The most that one write carries, bytes: a replay in few writes, a slow reader with bounded memory.
+/// The most bytes of one write: large, so that a replay takes few writes; bounded, so that a slow reader takes little memory.
 const WRITE_BYTES: usize = 64 * 1024;
 
 /// A reader of one stream.
 pub struct Reader {
     guard: ReaderGuard,
-    /// Counts this reader in the figures.
+    /// Counts this reader in the metrics.
     _counted: Counted,
     framing: Framing,
     pace: Pace,
-    /// The next event.
+    /// The index of the next event to write.
     next: u64,
     /// The opening event, until it is written.
     opening: Option<String>,

@@ -1,4 +1,4 @@
-//! The task that fills a stream: it asks the model, appends what comes, and writes the one terminal event.
+//! The task that fills a stream: it calls the models, appends their tokens, and appends the one terminal event.
 
 use std::{
     pin::{Pin, pin},
@@ -19,9 +19,9 @@ use crate::{
     telemetry::{metrics::Tokens, record::Record},
 };
 
-/// The most tokens that are appended together. Those come together that the model gave while earlier ones were on
-/// their way into the journal.
-const TOGETHER: usize = 32;
+/// The most tokens of one append. An append carries the tokens that came while the one before was on its way into the
+/// journal.
+const MAX_BATCH: usize = 32;
 
 /// One stream's generation.
 pub(crate) struct Generation {
@@ -37,7 +37,7 @@ pub(crate) struct Generation {
 }
 
 impl Generation {
-    /// Runs to the terminal event. The answer comes into being as fast as the model gives it, whoever reads.
+    /// Runs to the terminal event, as fast as the model answers: readers don't slow it down.
     pub(crate) async fn run(mut self, slot: Slot) {
         let appended = match self.answer(slot).await {
             Ok(terminal) => self.writer.append(&[terminal]).await,
@@ -57,8 +57,8 @@ impl Generation {
         }
     }
 
-    /// Appends the answer as it comes; returns the terminal event. The model's tokens are dropped then, which cancels
-    /// the model.
+    /// Appends the answer's tokens as they come, and returns the terminal event. By then the model's token stream is
+    /// dropped, which cancels the model.
     async fn answer(&mut self, slot: Slot) -> Result<Event, JournalError> {
         let stream = self.stream.clone();
         let requested = cancelled(stream.clone(), self.limits.linger, self.interrupted.clone());
@@ -81,7 +81,7 @@ impl Generation {
         };
         self.record.answered_by(answer.model(), answer.called());
         loop {
-            let ready = match unless(&mut cancelled, timeout(self.limits.idle_timeout, answer.ready(TOGETHER))).await {
+            let ready = match unless(&mut cancelled, timeout(self.limits.idle_timeout, answer.ready(MAX_BATCH))).await {
                 Err(cancel) => return Ok(self.cancelled(cancel)),
                 Ok(Ok(ready)) => ready,
                 Ok(Err(_)) => return Ok(self.failed(Problem::idle_timeout())),
@@ -96,7 +96,7 @@ impl Generation {
         }
     }
 
-    /// What the model has given, as events, and the terminal event where the answer ends with it.
+    /// The model's tokens as events, and the terminal event where the answer ends with them.
     fn take(&mut self, ready: Vec<Result<Token, ModelError>>, model: &str) -> (Vec<Event>, Option<Event>) {
         let buffer = &self.stream.buffer;
         let (mut events, mut size, first) = (Vec::with_capacity(ready.len()), buffer.size(), buffer.len());
@@ -155,7 +155,7 @@ impl Generation {
     }
 }
 
-/// However a generation ends, its record tells who read it.
+/// However a generation ends, its record counts the readers.
 impl Drop for Generation {
     fn drop(&mut self) {
         let readers = self.stream.readers.counts();
@@ -172,7 +172,7 @@ async fn cancelled(stream: Arc<Stream>, linger: Duration, interrupted: Cancellat
     }
 }
 
-/// What is waited for, unless the generation is cancelled first.
+/// Waits for `wanted`, unless the generation is cancelled first.
 async fn unless<T>(
     cancelled: &mut Pin<&mut impl Future<Output = Cancel>>,
     wanted: impl Future<Output = T>,

@@ -62,7 +62,7 @@ impl Secrets {
     }
 }
 
-/// Lets in who holds one of the secrets.
+/// Refuses requests without one of the secrets.
 pub(super) async fn authorise(
     State(app): State<Arc<App>>,
     request: Request,

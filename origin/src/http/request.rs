@@ -15,7 +15,7 @@ use crate::stream::Framing;
 
 pub(super) const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
-/// Whether a browser asks before anybody wants the answer.
+/// Whether a browser sends it ahead of a visit (`Sec-Purpose: prefetch`).
 pub(super) fn is_prefetch(headers: &HeaderMap) -> bool {
     headers.get_all("sec-purpose").iter().filter_map(|purpose| purpose.to_str().ok()).any(rules::is_prefetch)
 }
@@ -40,7 +40,8 @@ pub(super) fn take_cursor(query: &mut Variables) -> Option<String> {
     cursors.into_iter().flatten().find(|cursor| !cursor.is_empty())
 }
 
-/// A header's text, else the parameter. Bytes that aren't UTF-8 stay wrong; they aren't left out.
+/// A header's text, else the parameter. Bytes that aren't UTF-8 become U+FFFD, so that the value is refused and not
+/// shortened.
 pub(super) fn header_or(headers: &HeaderMap, name: &HeaderName, parameter: Option<String>) -> Option<String> {
     let header = headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
     rules::header_or(header, parameter)

@@ -1,4 +1,4 @@
-//! Sockets: what a stream of small writes needs of them, and deadlines against those who mean no good.
+//! Accepts connections: socket options, header and write timeouts, the connection cap, graceful shutdown.
 
 use std::{
     future::Future,
@@ -75,7 +75,7 @@ async fn accept(listener: &TcpListener, service: &Router, settings: &Settings, c
     let served = Arc::new(Semaphore::new(settings.connections));
     let refused = Arc::new(Semaphore::new(settings.connections));
     loop {
-        // First a place, then a connection to take it: past twice the cap none is accepted.
+        // A permit first, then a connection: past twice the cap none is accepted.
         let place = tokio::select! {
             biased;
             Ok(permit) = served.clone().acquire_owned() => Place::Served(permit),
@@ -155,7 +155,8 @@ async fn refuse(mut socket: TcpStream, deadline: Duration, _permit: OwnedSemapho
         body.len()
     );
     let farewell = async {
-        // Who is answered before it has asked takes the connection for broken, workerd among others.
+        // Read something first: clients such as workerd take a response that comes before their request for a broken
+        // connection.
         if socket.read(&mut [0; 1024]).await? == 0 {
             return Ok(());
         }

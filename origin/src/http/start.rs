@@ -50,7 +50,7 @@ pub(super) async fn start(
     let (parts, body) = request.into_parts();
     if let Some(cursor) = header_or(&parts.headers, &LAST_EVENT_ID, cursor) {
         let cursor = parse_cursor(&cursor)?;
-        // What the body says doesn't matter, but behind one that is left unread hyper doesn't see the reader leave.
+        // The body is not used, but it must be read: behind an unread one hyper doesn't see the reader leave.
         let _ = timeout(BODY_TIMEOUT, to_bytes(body, MAX_BODY_BYTES)).await;
         return follow::attach(&app, &cursor).await;
     }
@@ -75,7 +75,7 @@ pub(super) async fn start(
 /// A digest of the prompt's name and the variables.
 fn fingerprint(name: &str, variables: &Variables) -> [u8; 32] {
     let mut digest = Sha256::new();
-    // Each with its length, so that no two lists of texts run together alike.
+    // Each text with its length, so that no two lists have the same bytes.
     for text in iter::once(name).chain(variables.0.iter().flat_map(|(name, value)| [name.as_str(), value])) {
         digest.update(text.len().to_le_bytes());
         digest.update(text);

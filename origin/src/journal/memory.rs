@@ -16,8 +16,8 @@ use tokio::time::{Instant, sleep};
 use super::{Claimed, Idempotency, Journal, JournalError, Opened, Writer};
 use crate::stream::{Append, Event, Stream};
 
-/// What a stream or a key costs beside its frames, bytes: ids, maps, the buffer itself. Counted, so that a flood of
-/// empty streams is bounded too.
+/// The memory of a stream or a key beside its frames, bytes: ids, maps, the buffer itself. It is counted, so that a flood
+/// of empty streams is bounded too.
 const OVERHEAD: usize = 512;
 
 /// Streams in memory. Finished ones are kept for a time, within a budget; running ones always.
@@ -143,7 +143,7 @@ impl MemoryJournal {
         state
     }
 
-    /// Takes a stream out; its key stays with the caller.
+    /// Removes a stream; the caller gets its key.
     fn remove(&self, state: &mut State, id: &StreamId) -> Option<IdempotencyKey> {
         let entry = state.streams.remove(id)?;
         self.shrink(entry.size);

@@ -1,4 +1,4 @@
-//! What a provider's failures mean: statuses, errors in the middle of a stream, and broken connections.
+//! Provider failures as our errors: statuses, errors in the middle of a stream, and broken connections.
 
 use std::time::{Duration, SystemTime};
 
@@ -11,10 +11,10 @@ use serde_json::Value;
 
 use super::ModelError;
 
-/// A wait longer than this is not passed on: nobody waits so long.
+/// The longest wait that is passed on; nobody waits longer.
 const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 
-/// What the library's error means, and the provider's own words, for the log alone.
+/// Our error for the library's, and the provider's own words, for the log alone.
 pub(super) fn read(error: &Error) -> (ModelError, String) {
     match error {
         Error::HttpError { status, headers, body, .. } => {
@@ -34,11 +34,11 @@ pub(super) fn read(error: &Error) -> (ModelError, String) {
     }
 }
 
-/// The meaning of an answer that is no stream.
+/// Our error for an answer that is no stream.
 fn of_status(status: StatusCode, headers: &HeaderMap) -> ModelError {
     let wait = || retry_after(headers);
     match status.as_u16() {
-        // Payment required, no such model: our settings, not the prompt.
+        // Payment required, no such model: the operator's settings are at fault, not the prompt.
         401..=405 => ModelError::Unauthorised(status.as_u16()),
         429 => ModelError::RateLimited(wait()),
         // Anthropic's own: overloaded.
@@ -50,14 +50,14 @@ fn of_status(status: StatusCode, headers: &HeaderMap) -> ModelError {
     }
 }
 
-/// Whether an answer speaks of our key or our money, whatever its status says: Gemini has 400 for a wrong key, OpenAI 429
-/// for an account that is used up.
+/// Whether an answer's text names the key or the account as the fault, whatever its status: Gemini has 400 for a wrong
+/// key, OpenAI 429 for an account without credit.
 fn is_ours(body: &str) -> bool {
     ["\"API_KEY_INVALID\"", "\"insufficient_quota\""].iter().any(|name| body.contains(name))
 }
 
-/// The meaning of an error that comes as an event, after a status of 200: providers tell it by a status's number or by
-/// a name (`overloaded_error`).
+/// Our error for one that comes as an event, after a status of 200: providers give it the number of a status or a name
+/// (`overloaded_error`).
 fn in_stream(body: &Value) -> ModelError {
     /// Parts of names, and the status that means the same.
     const NAMES: [(&str, u16); 8] = [
@@ -81,7 +81,7 @@ fn in_stream(body: &Value) -> ModelError {
     let number = number.or_else(|| Some(NAMES.iter().find(|(word, _)| named(word))?.1));
     match number.and_then(|number| StatusCode::from_u16(number).ok()) {
         Some(status) => of_status(status, &HeaderMap::new()),
-        // What the library makes of Gemini's answer without an answer in it: its filter has taken the prompt.
+        // The library's error for Gemini's answer without a candidate: its filter has refused the prompt.
         None if body.get("finishReason").is_some() => ModelError::Refused("the provider's filter".into()),
         None => ModelError::BrokeOff("it told of an error".into()),
     }
@@ -97,7 +97,7 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     Some(wait.min(LONGEST_WAIT))
 }
 
-/// An error with its causes: a broken connection's own is the last of them.
+/// An error with its causes. The last one names what broke a connection.
 pub(super) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let causes = std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string);
     causes.collect::<Vec<String>>().join(": ")

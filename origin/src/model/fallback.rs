@@ -1,4 +1,4 @@
-//! Several models, in order of preference: one that gives no first token is passed over.
+//! Several models, in order of preference: the next one is called where one gives no first token.
 
 use std::{sync::Arc, time::Duration};
 
@@ -7,8 +7,8 @@ use tokio::time::{Instant, timeout};
 
 use super::{Model, ModelError, Token, Tokens};
 
-/// Models in order of preference. Only before an answer's first token is another one tried: after it the reader
-/// has a beginning that no other model would go on with.
+/// Models in order of preference. Another model is called only before an answer's first token: after it the reader has a
+/// beginning that another model would not continue.
 pub struct Fallback {
     models: Vec<Arc<dyn Model>>,
     first_token_timeout: Duration,
@@ -23,21 +23,21 @@ pub struct Answer {
 }
 
 impl Fallback {
-    /// These models. Each has `first_token_timeout`, from its call on, for its first text.
+    /// These models. Each has `first_token_timeout` from its call to its first text.
     pub fn new(models: Vec<Arc<dyn Model>>, first_token_timeout: Duration) -> Self {
         Self { models, first_token_timeout }
     }
 
-    /// How many generations they run at once altogether; `None` where one of them has no such limit.
+    /// How many generations they run at once in all; `None` where one of them has no such limit.
     pub fn concurrency(&self) -> Option<usize> {
         self.models.iter().map(|model| model.concurrency()).sum()
     }
 
-    /// The answer of the first model that gives one: some text, or a good end without any. `failed` is told each
-    /// model that gives none, and why. Dropping the future cancels the model that is being asked.
+    /// The answer of the first model that gives one: some text, or a good end without any. Calls `failed` for each model that
+    /// gives none. Dropping the future cancels the model that was called last.
     ///
     /// # Errors
-    /// All models failed: the last failure that another try may mend, else the last.
+    /// All models failed: the last retryable failure, else the last one.
     pub async fn begin(&self, prompt: &str, mut failed: impl FnMut(&str, &ModelError)) -> Result<Answer, ModelError> {
         let mut told: Option<ModelError> = None;
         for model in &self.models {
@@ -69,7 +69,7 @@ impl Answer {
         self.called
     }
 
-    /// What is ready, at most so many items; waits for one. None follows the end or a failure.
+    /// Waits for an item, and returns all that are ready, at most so many. Nothing follows an end or a failure.
     pub async fn ready(&mut self, most: usize) -> Vec<Result<Token, ModelError>> {
         let mut ready = vec![self.next().await];
         while ready.len() < most

@@ -1,5 +1,5 @@
-//! Models behind a provider's API. The protocols are the library's; here is whom it may talk to, with which key,
-//! and what its events and errors mean to us.
+//! Models behind a provider's API. The library speaks the protocols; this file decides which server it calls with which
+//! key, and turns its events and errors into ours.
 
 use std::{sync::Arc, time::Duration};
 
@@ -36,7 +36,7 @@ struct Inner {
     options: ChatOptions,
 }
 
-/// A remote model that can't be used. Each message says what to set.
+/// A remote model that can't be used. Each message names the variable to set.
 #[derive(Debug, thiserror::Error)]
 pub enum SetupError {
     /// Its provider wants a key.
@@ -72,7 +72,7 @@ pub enum SetupError {
         /// Its host.
         host: PlainHost,
     },
-    /// One key, but several servers that it might be for.
+    /// One key, and several servers to which it might belong.
     #[error("{SERVER_KEY} is the key of one server, and --model names several; leave out the others")]
     WhoseKey,
     /// TLS can't be set up.
@@ -85,7 +85,7 @@ pub enum SetupError {
     },
 }
 
-/// Whether the key for `BASE_URL#MODEL` has one server that it may go to, or none is set.
+/// Checks that the key for `BASE_URL#MODEL`, where it is set, belongs to one server.
 ///
 /// # Errors
 /// It has several.
@@ -99,8 +99,9 @@ pub fn check_servers(names: &[Name], variable: impl Fn(&str) -> Option<String>) 
 }
 
 impl Remote {
-    /// The model that is called `model` at its place, and `name` here; its answers have at most `max_tokens`. Beside this
-    /// machine only `plain_hosts` are spoken to without TLS. `variable` reads the environment. Nothing is sent yet: a call may cost.
+    /// The model that its provider calls `model` and `--model` calls `name`; its answers have at most `max_tokens`. Requests
+    /// go without TLS only to this machine and to `plain_hosts`. `variable` reads the environment. Sends nothing yet: a call
+    /// may cost.
     ///
     /// # Errors
     /// A key is missing, or one of the settings can't be used.
@@ -152,19 +153,19 @@ impl Model for Remote {
         };
         let tokens =
             stream::once(events).try_flatten().filter_map(move |event| future::ready(told.token(event, &asked)));
-        // Only an answer without an end comes this far.
+        // The answer had no end.
         let cut = || ModelError::BadAnswer("it has no end; is the base URL right?".into());
         tokens.chain(stream::once(async move { Err(cut()) })).boxed()
     }
 }
 
 impl Inner {
-    /// Where the library sends the request, and with which key: never what it would choose by itself.
+    /// The server and the key of the request: the library chooses neither by itself.
     fn target(&self) -> ServiceTarget {
         let auth = match &self.key {
             Some(key) => AuthData::from_single(key.expose_secret()),
             None if self.model.adapter_kind == AdapterKind::Ollama => AuthData::None,
-            // The library knows servers without a key only by a request made whole here.
+            // For a server without a key the library needs the whole request from us.
             None => AuthData::RequestOverride {
                 url: format!("{}chat/completions", self.base.as_str()),
                 headers: genai::Headers::default(),
@@ -173,7 +174,7 @@ impl Inner {
         ServiceTarget { endpoint: Endpoint::from_owned(self.base.as_str()), auth, model: self.model.clone() }
     }
 
-    /// What an event is to us, where this prompt was sent; `None` for thoughts and signs of life.
+    /// The library's event as a token; `None` for thoughts and signs of life.
     fn token(&self, event: genai::Result<ChatStreamEvent>, prompt: &str) -> Option<Result<Token, ModelError>> {
         match event {
             Ok(ChatStreamEvent::Chunk(chunk)) => Some(Ok(Token::Text(chunk.content))),
@@ -197,7 +198,7 @@ impl Inner {
                 self.log(&error, reason, prompt);
                 return Err(error);
             }
-            // The library makes up an end where a connection was closed early.
+            // The library reports an end also where the connection was closed early.
             None => return Err(ModelError::BrokeOff("it ended without a reason".into())),
         };
         let count = |tokens: Option<i32>| tokens.and_then(|tokens| u64::try_from(tokens).ok());
@@ -209,7 +210,7 @@ impl Inner {
         Ok(Token::End { finish, usage })
     }
 
-    /// The one place where a provider's own words are written down: cut short, and without the key and the prompt.
+    /// Logs a provider's own words: cut short, and without the key and the prompt. Nothing else writes them anywhere.
     fn log(&self, error: &ModelError, words: &str, prompt: &str) {
         /// Characters.
         const LONGEST: usize = 500;
@@ -219,14 +220,14 @@ impl Inner {
     }
 }
 
-/// A provider's words without the key and the prompt. The key goes first: a short prompt may be a part of it, and what is
-/// left of the key then would be found no more.
+/// A provider's words without the key and the prompt. The key is replaced first: a short prompt may be a part of it, and
+/// would leave pieces of the key behind.
 fn redacted(words: &str, key: &str, prompt: &str) -> String {
     let quoted = serde_json::to_string(prompt).unwrap_or_default();
     let in_json = quoted.get(1..quoted.len().saturating_sub(1)).unwrap_or_default();
     let mut words = words.to_owned();
     for (said, instead) in [(key, "[key]"), (prompt, "[prompt]"), (in_json, "[prompt]")] {
-        // Nothing would be found between all characters.
+        // An empty text is found between all characters.
         if !said.is_empty() {
             words = words.replace(said, instead);
         }
@@ -237,24 +238,24 @@ fn redacted(words: &str, key: &str, prompt: &str) -> String {
 fn options(protocol: AdapterKind, max_tokens: u32) -> ChatOptions {
     let options = ChatOptions::default().with_capture_usage(true).with_max_tokens(max_tokens);
     match protocol {
-        // Else the library takes "-max" or "-high" off the end of a model's name for an effort. A budget isn't
-        // sent in this protocol.
+        // Without this the library reads "-max" or "-high" at the end of a model's name as an effort. This protocol sends no
+        // budget.
         AdapterKind::OpenAI | AdapterKind::Groq => options.with_reasoning_effort(ReasoningEffort::Budget(0)),
         _ => options,
     }
 }
 
-/// A client for one server. Its connections are used again, over HTTP/2 where the server offers it.
+/// A client for one server. It keeps connections, and uses HTTP/2 where the server offers it.
 fn client(base: &BaseUrl) -> Result<Client, String> {
     let http = reqwest::Client::builder()
         .connect_timeout(CONNECT_TIMEOUT)
         .tcp_nodelay(true)
-        // Tokens don't wait for a compressor's next block.
+        // No compression: a compressor holds tokens until its block is full.
         .no_gzip()
         // A redirect would take the key elsewhere.
         .redirect(redirect::Policy::none())
         .user_agent(concat!("headwater/", env!("CARGO_PKG_VERSION")));
-    // Without TLS a proxy would read along.
+    // Without TLS a proxy could read the key.
     let http = if base.is_plain() { http.no_proxy() } else { http };
     let http = http.build().map_err(|error| failure::chain(&error))?;
     Client::builder().with_reqwest(http).build().map_err(|error| failure::chain(&error))
@@ -267,7 +268,7 @@ fn key(name: &'static str, variable: &impl Fn(&str) -> Option<String>) -> Result
     }
 }
 
-/// A variable's value; an empty one is as good as none.
+/// A variable's value; an empty one counts as none.
 fn set(name: &str, variable: &impl Fn(&str) -> Option<String>) -> Option<String> {
     variable(name).map(|value| value.trim().to_owned()).filter(|value| !value.is_empty())
 }

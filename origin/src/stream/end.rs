@@ -59,7 +59,7 @@ pub struct Terminal {
 }
 
 impl Finish {
-    /// The reason as it is written.
+    /// The reason's name in events.
     pub fn name(self) -> &'static str {
         match self {
             Self::Stop => "stop",

@@ -16,19 +16,19 @@ pub enum Event {
     Failed(Problem),
 }
 
-/// What the reader is told at a good end.
+/// The data of a good end.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Done {
     /// Why the answer ended.
     pub finish: Finish,
-    /// What it cost; absent where the answer ended before the model could tell.
+    /// The tokens; absent where the answer ended before the model reported them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub usage: Option<Usage>,
     /// How long it took.
     pub timing: Timing,
 }
 
-/// Tokens read and written by the model; as far as the model tells.
+/// Tokens read and written by the model, as far as it reports them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Usage {
     /// Tokens of the prompt.

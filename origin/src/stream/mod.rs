@@ -1,4 +1,4 @@
-//! Streams: what is known of one in this process. Data only: no tasks, no I/O.
+//! Streams, as one process holds them. Data only: no tasks, no I/O.
 //!
 //! # Layout
 //! - [`end`]: every way a stream ends.

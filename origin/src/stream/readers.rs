@@ -1,4 +1,4 @@
-//! Counts the readers of a stream, and tells its generation when the last one has left or an early end is requested.
+//! Counts the readers of a stream, and wakes its generation when the last one has left or an early end is requested.
 
 use std::time::Duration;
 
@@ -9,13 +9,13 @@ use tokio::{
 
 use super::Cancel;
 
-/// The readers of one stream in this process, and the early end that was asked for.
+/// The readers of one stream in this process, and the request for its early end.
 #[derive(Debug, Default)]
 pub(crate) struct Readers(Sender<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    /// Readers now.
+    /// Attached readers.
     now: usize,
     /// Whether a reader has ever attached that may return after a cut: without one there is no linger.
     may_return: bool,
@@ -24,7 +24,7 @@ struct State {
     cancel: Option<Cancel>,
 }
 
-/// Readers so far.
+/// Readers since the stream was opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Counts {
     /// All of them.

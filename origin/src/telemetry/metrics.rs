@@ -1,7 +1,7 @@
-//! Figures for Prometheus, as OpenMetrics text.
+//! Metrics for Prometheus, as OpenMetrics text.
 //!
-//! Where OpenTelemetry has a name for a figure (its conventions for generative AI, metrics of a client), this is
-//! it, with dots as underscores; what it has none for is called `headwater_…`.
+//! A metric has the name that OpenTelemetry gives it (conventions for generative AI, metrics of a client), with dots as
+//! underscores, else a name that begins with `headwater_`.
 
 use std::time::Duration;
 
@@ -16,10 +16,10 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-/// The media type of the figures, OpenMetrics 1.0 section "Overall Structure".
+/// The media type of the metrics, OpenMetrics 1.0 section "Overall Structure".
 pub const MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// The origin's figures since its start.
+/// The origin's metrics since its start.
 pub struct Metrics {
     registry: Registry,
     started: Counter,
@@ -62,7 +62,7 @@ pub(crate) struct OfModel {
     gap: Histogram,
 }
 
-/// A reader among those there are now; until it is dropped.
+/// One attached reader: counted until it is dropped.
 pub(crate) struct Counted(Gauge);
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -159,7 +159,8 @@ impl Metrics {
         }
     }
 
-    /// All figures, with these of now: the generations that run or wait, those that wait, the journal's bytes here.
+    /// All metrics as text, with three gauges: the generations that run or wait, those that wait, and the journal's bytes in
+    /// this process.
     pub(crate) fn text(&self, running: usize, queued: usize, journal: usize) -> String {
         for (gauge, value) in [(&self.running, running), (&self.queued, queued), (&self.journal, journal)] {
             gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
@@ -203,7 +204,7 @@ impl Metrics {
         Counted(self.readers.clone())
     }
 
-    /// The figures of the model that answers a stream.
+    /// The histograms of the model that answers a stream.
     pub(crate) fn of(&self, model: &str) -> OfModel {
         let by = ByModel { gen_ai_request_model: model.to_owned() };
         let first_chunk = self.first_chunk.get_or_create_owned(&by);

@@ -1,4 +1,4 @@
-//! One record per stream, whatever its end: a line of the log, and the figures.
+//! One record per stream, whatever its end: a line of the log, and metrics.
 
 use std::{str::FromStr, sync::Arc, time::Duration};
 
@@ -6,14 +6,14 @@ use tokio::time::Instant;
 
 use super::metrics::{Metrics, OfModel, Tokens};
 
-/// What is known of a stream; written when it is dropped, so that no end goes without.
+/// The facts about one stream. Dropping it writes the record, so that no end goes without.
 pub(crate) struct Record {
     id: String,
     asked: Asked,
-    /// The one that answers, else the last that was asked.
+    /// The model that answers, else the last one that was called.
     model: Option<String>,
     metrics: Arc<Metrics>,
-    /// The figures of the model, once it answers, and when it was called.
+    /// The model's histograms, once it answers, and when it was called.
     of_model: Option<(OfModel, Instant)>,
     started: Instant,
     first_token: Option<Duration>,
@@ -25,7 +25,7 @@ pub(crate) struct Record {
     resumes: u64,
 }
 
-/// What a start asked for, as far as the record tells it.
+/// The part of a start that the record holds.
 #[derive(Debug, Default)]
 pub struct Asked {
     /// The prompt's name.
@@ -39,7 +39,7 @@ pub struct Asked {
 /// The outcome where none is recorded: the generation panicked or was dropped.
 const NO_OUTCOME: &str = "internal";
 
-/// What the figures call the model of a stream that none has answered.
+/// The metrics' name of the model of a stream that none has answered.
 const NO_MODEL: &str = "none";
 
 /// The length of the parts that this origin knows: version, trace, span, flags, and the hyphens between them.
@@ -110,7 +110,7 @@ impl Record {
         self.tokens = tokens;
     }
 
-    /// How many read the stream, and how many of these followed it instead of starting it.
+    /// Counts the readers of the stream, and those of them that followed it instead of starting it.
     pub(crate) fn read_by(&mut self, readers: u64, resumes: u64) {
         self.readers = readers;
         self.resumes = resumes;
