@@ -11,7 +11,7 @@ use tokio::{
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
-    config::{Config, ConfigError, Place},
+    config::{Config, ConfigError, JournalKind},
     generation::Hub,
     http::{
         auth::Secrets,
@@ -56,8 +56,8 @@ pub fn main(models: impl FnOnce(&Config) -> Result<Models, Box<dyn Error>>) -> E
 /// It can't be reached or used. The message has its address without the password.
 pub async fn journal(config: &Config) -> Result<Arc<dyn Journal>, Box<dyn Error>> {
     match &config.journal {
-        Place::Memory => Ok(Arc::new(MemoryJournal::new(config.retention(), config.journal_bytes()))),
-        Place::Redis(address) => {
+        JournalKind::Memory => Ok(Arc::new(MemoryJournal::new(config.retention(), config.journal_bytes()))),
+        JournalKind::Redis(address) => {
             let (retention, replay_bytes) = (config.retention(), config.journal_bytes());
             match RedisJournal::connect(address, retention, shared::LEASE, replay_bytes).await {
                 Ok(journal) => Ok(Arc::new(journal)),

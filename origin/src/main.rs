@@ -19,11 +19,11 @@ fn models(config: &Config) -> Result<Models, Box<dyn Error>> {
     let model = |name: &Name| -> Result<Arc<dyn Model>, Box<dyn Error>> {
         match name {
             Name::Embedded => embedded(config),
-            Name::Remote(place, model) => {
+            Name::Remote(api, model) => {
                 let name = name.to_string();
                 Ok(Arc::new(remote::Remote::new(
                     name,
-                    place,
+                    api,
                     model,
                     config.max_tokens,
                     &config.allow_plain_http,

@@ -73,8 +73,8 @@ pub struct Config {
 
     /// Where streams are kept: "memory", or for several origins redis://user:password@host:port/database, with TLS
     /// rediss://
-    #[arg(long, value_name = "PLACE", default_value = "memory", value_parser = parsed::<Place>(JOURNAL))]
-    pub journal: Place,
+    #[arg(long, value_name = "PLACE", default_value = "memory", value_parser = parsed::<JournalKind>(JOURNAL))]
+    pub journal: JournalKind,
 
     /// Write the variables of each prompt to the log
     #[arg(long, value_parser = BoolishValueParser::new())]
@@ -99,14 +99,14 @@ pub struct Config {
 
 /// Where the journal keeps its streams.
 #[derive(Clone, Debug)]
-pub enum Place {
+pub enum JournalKind {
     /// In this process.
     Memory,
     /// In Redis, for several origins.
     Redis(Address),
 }
 
-impl FromStr for Place {
+impl FromStr for JournalKind {
     type Err = NoAddress;
 
     fn from_str(text: &str) -> Result<Self, NoAddress> {
@@ -298,7 +298,7 @@ impl Config {
             }
         };
         let models = &config.model;
-        if models.iter().enumerate().any(|(place, model)| models[..place].contains(model)) {
+        if models.iter().enumerate().any(|(at, model)| models[..at].contains(model)) {
             return Err(ConfigError::Setting("--model names a model twice; each is asked once".into()));
         }
         Ok(config)

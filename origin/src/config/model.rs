@@ -15,12 +15,12 @@ pub enum Name {
     /// `embedded`: the one in this process.
     Embedded,
     /// A model behind an API, by its name there.
-    Remote(Place, String),
+    Remote(Api, String),
 }
 
-/// Where a remote model is.
+/// The API through which a remote model is called.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum Api {
     /// `PROVIDER:MODEL`.
     Provider(&'static Provider),
     /// `BASE_URL#MODEL`: a server that speaks OpenAI's protocol.
@@ -110,7 +110,7 @@ impl FromStr for Name {
         }
         if text.contains("://") {
             let (url, model) = text.rsplit_once('#').ok_or("name the server's model after its URL: BASE_URL#MODEL")?;
-            return Ok(Self::Remote(Place::Server(url.parse()?), parse_model(model)?));
+            return Ok(Self::Remote(Api::Server(url.parse()?), parse_model(model)?));
         }
         let provider = text.split_once(':').and_then(|(name, model)| {
             let provider = PROVIDERS.iter().find(|provider| provider.name == name)?;
@@ -120,7 +120,7 @@ impl FromStr for Name {
             let providers = PROVIDERS.each_ref().map(|provider| format!("{}:MODEL", provider.name)).join(", ");
             format!("takes embedded, {providers}, or BASE_URL#MODEL")
         })?;
-        Ok(Self::Remote(Place::Provider(provider), parse_model(model)?))
+        Ok(Self::Remote(Api::Provider(provider), parse_model(model)?))
     }
 }
 
@@ -128,8 +128,8 @@ impl fmt::Display for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Embedded => f.write_str("embedded"),
-            Self::Remote(Place::Provider(provider), model) => write!(f, "{}:{model}", provider.name),
-            Self::Remote(Place::Server(url), model) => write!(f, "{}#{model}", url.as_str().trim_end_matches('/')),
+            Self::Remote(Api::Provider(provider), model) => write!(f, "{}:{model}", provider.name),
+            Self::Remote(Api::Server(url), model) => write!(f, "{}#{model}", url.as_str().trim_end_matches('/')),
         }
     }
 }

@@ -15,7 +15,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::{Model, ModelError, Token, Tokens, failure};
 use crate::{
-    config::model::{BaseUrl, Name, Place, PlainHost},
+    config::model::{Api, BaseUrl, Name, PlainHost},
     stream::{Finish, Usage},
 };
 
@@ -91,7 +91,7 @@ pub enum SetupError {
 /// It has several.
 pub fn check_servers(names: &[Name], variable: impl Fn(&str) -> Option<String>) -> Result<(), SetupError> {
     let mut servers = names.iter().filter_map(|name| match name {
-        Name::Remote(Place::Server(base), _) => Some(base),
+        Name::Remote(Api::Server(base), _) => Some(base),
         _ => None,
     });
     let several = servers.next().is_some_and(|first| servers.any(|other| !other.same_server(first)));
@@ -107,15 +107,15 @@ impl Remote {
     /// A key is missing, or one of the settings can't be used.
     pub fn new(
         name: String,
-        place: &Place,
+        api: &Api,
         model: &str,
         max_tokens: u32,
         plain_hosts: &[PlainHost],
         variable: impl Fn(&str) -> Option<String>,
     ) -> Result<Self, SetupError> {
-        let (protocol, base, key) = match place {
-            Place::Server(base) => (AdapterKind::OpenAI, base.clone(), key(SERVER_KEY, &variable)?),
-            Place::Provider(provider) => {
+        let (protocol, base, key) = match api {
+            Api::Server(base) => (AdapterKind::OpenAI, base.clone(), key(SERVER_KEY, &variable)?),
+            Api::Provider(provider) => {
                 let read = if provider.protocol == AdapterKind::Ollama { BaseUrl::of_ollama } else { str::parse };
                 let set = provider.address_variable.and_then(|name| Some((name, set(name, &variable)?)));
                 let (named, address) = set.unwrap_or((provider.name, provider.address.to_owned()));

@@ -138,12 +138,12 @@ impl Metrics {
     fn register(&mut self) {
         let own = self.registry.sub_registry_with_prefix("headwater");
         own.register("streams_started", "Generations started", self.started.clone());
-        own.register("streams_refused", "Starts for which there was no place", self.refused.clone());
+        own.register("streams_refused", "Starts for which there was no slot", self.refused.clone());
         own.register("journal_failures", "Operations of the journal that failed", self.journal_failures.clone());
         own.register("models_passed_over", "Calls of a model that gave no first token", self.passed_over.clone());
         own.register("streams_ended", "Generations ended, by how they did", self.ended.clone());
-        own.register("streams_running", "Generations that run or wait for a place", self.running.clone());
-        own.register("streams_queued", "Generations that wait for a place", self.queued.clone());
+        own.register("streams_running", "Generations that run or wait for a slot", self.running.clone());
+        own.register("streams_queued", "Generations that wait for a slot", self.queued.clone());
         own.register("readers", "Connections that read a stream", self.readers.clone());
         own.register("readers_attached", "Readers so far, by what they came for", self.attached.clone());
         own.register_with_unit("journal", "What the journal holds here", Unit::Bytes, self.journal.clone());

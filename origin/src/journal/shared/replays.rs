@@ -52,12 +52,12 @@ impl Weighter<StreamId, Replay> for Bytes {
     }
 }
 
-/// A replay's place in the cache, while it is loaded.
-type Place<'a> = PlaceholderGuard<'a, StreamId, Replay, Bytes, DefaultHashBuilder, DefaultLifecycle<StreamId, Replay>>;
+/// A place for a replay in the cache, while it is loaded.
+type Slot<'a> = PlaceholderGuard<'a, StreamId, Replay, Bytes, DefaultHashBuilder, DefaultLifecycle<StreamId, Replay>>;
 
 /// The right to load one stream. Others who want it wait until this is dropped.
 pub(super) struct Turn<'a> {
-    place: Option<Place<'a>>,
+    slot: Option<Slot<'a>>,
     _permit: SemaphorePermit<'a>,
 }
 
@@ -82,9 +82,9 @@ impl Replays {
     /// The turn did not come in time.
     pub(super) async fn turn(&self, id: &StreamId) -> Result<Turn<'_>, JournalError> {
         let turn = async {
-            let place = self.cache.get_value_or_guard_async(id).await.err();
+            let slot = self.cache.get_value_or_guard_async(id).await.err();
             let permit = self.loads.acquire().await.ok()?;
-            Some(Turn { place, _permit: permit })
+            Some(Turn { slot, _permit: permit })
         };
         let turn = timeout(TURN_TIMEOUT, turn).await.ok().flatten();
         turn.ok_or_else(|| JournalError::Unavailable(Busy.into()))
@@ -110,9 +110,9 @@ impl Turn<'_> {
     /// Keeps the stream, which has ended, until it `expires`.
     pub(super) fn keep(self, stream: &Arc<Stream>, expires: Duration) {
         let expires = Instant::now() + expires.min(MAX_KEPT);
-        if let Some(place) = self.place {
+        if let Some(slot) = self.slot {
             // Fails where it was discarded meanwhile.
-            let _ = place.insert(Replay { stream: stream.clone(), expires });
+            let _ = slot.insert(Replay { stream: stream.clone(), expires });
         }
     }
 }
