@@ -53,6 +53,10 @@ pub(crate) const VENV: Need = Need {
 pub(crate) const REDIS: Need =
     Need { name: "redis-server", debian: &["redis-server"], is_there: || on_path("redis-server") };
 
+/// Makes the network of a test whose link goes down.
+pub(crate) const IPROUTE: Need =
+    Need { name: "ip, of iproute2", debian: &["iproute2"], is_there: || !cfg!(target_os = "linux") || on_path("ip") };
+
 /// The browser of the end-to-end tests.
 pub(crate) const CHROMIUM: Need =
     Need { name: "chromium", debian: &["chromium", "fonts-liberation"], is_there: || chromium().is_some() };

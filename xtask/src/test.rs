@@ -37,6 +37,9 @@ pub(crate) fn run(project: &Project, part: Option<Part>) -> Result<()> {
     if with_model {
         wanted.packages.push(packages::REDIS);
     }
+    if runs(Part::Rust) {
+        wanted.packages.push(packages::IPROUTE);
+    }
     if runs(Part::E2e) {
         wanted.packages.push(packages::CHROMIUM);
     }

@@ -1,6 +1,10 @@
 //! An origin in this process, on a port of its own, and requests to it.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use headwater_origin::{app, config::Config, http::auth::Secrets};
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
@@ -29,10 +33,15 @@ pub struct Origin {
 
 /// An origin with a scripted model and these flags.
 pub async fn spawn_origin(flags: &[&str]) -> Origin {
+    spawn_origin_at(Ipv4Addr::LOCALHOST, flags).await
+}
+
+/// One that listens on an address of this machine.
+pub async fn spawn_origin_at(address: Ipv4Addr, flags: &[&str]) -> Origin {
     let flags = ["origin"].iter().chain(flags).map(Into::into);
     let config = Config::parse_from_env(flags).expect("the flags parse");
-    let (listener, address) = listen().await;
-    let (for_figures, figures) = listen().await;
+    let (for_figures, figures) = listen(address).await;
+    let (listener, address) = listen(address).await;
     let journal = app::journal(&config).await.expect("the journal is there");
     let (stop, stopped) = oneshot::channel::<()>();
     let secrets = Secrets::new([SECRET.to_owned()]).expect("the secret is long enough");
@@ -44,8 +53,8 @@ pub async fn spawn_origin(flags: &[&str]) -> Origin {
     Origin { figures, stop: Some(stop), server, ..Origin::at(address) }
 }
 
-async fn listen() -> (TcpListener, SocketAddr) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("there is a free port");
+async fn listen(address: Ipv4Addr) -> (TcpListener, SocketAddr) {
+    let listener = TcpListener::bind((address, 0)).await.expect("there is a free port");
     let address = listener.local_addr().expect("it has an address");
     (listener, address)
 }
