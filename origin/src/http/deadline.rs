@@ -25,18 +25,19 @@ pub(super) struct RequestTimer {
     state: Arc<Mutex<State>>,
 }
 
-#[derive(Default)]
 struct State {
-    /// hyper has waited for a head before: the connection is a kept one.
-    kept: bool,
-    /// When the first byte of the head that is waited for came; of the connection's first head, when the wait began.
+    /// When the first byte of the head that is waited for came; where it came before the wait, when the wait began.
     began: Option<Instant>,
+    /// Whether a head may have begun before hyper waits for it. A connection's first head has: it is due at once. A later
+    /// one may have where the last read gave bytes: half of it came behind a whole request. During a response hyper reads
+    /// again once it has used up its bytes, so the last read of an idle connection gave none.
+    ahead: bool,
 }
 
 impl RequestTimer {
     /// A head may take `head`. The next one begins within `keep_alive`; a connection's first one at once.
     pub(super) fn new(head: Duration, keep_alive: Duration) -> Self {
-        Self { head, keep_alive, state: Arc::default() }
+        Self { head, keep_alive, state: Arc::new(Mutex::new(State { began: None, ahead: true })) }
     }
 
     /// The socket, whose reads this timer observes.
@@ -59,8 +60,7 @@ impl Timer for RequestTimer {
     fn sleep_until(&self, _: std::time::Instant) -> Pin<Box<dyn Sleep>> {
         let now = Instant::now();
         let mut state = self.state();
-        state.began = (!state.kept).then_some(now);
-        state.kept = true;
+        state.began = state.ahead.then_some(now);
         drop(state);
         Box::pin(HeadSleep { timer: self.clone(), since: now, sleep: Box::pin(time::sleep_until(now)) })
     }
@@ -98,9 +98,12 @@ impl<S: AsyncRead + Unpin> AsyncRead for Observed<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.socket).poll_read(cx, buffer);
-        if buffer.filled().len() > before {
-            self.timer.state().began.get_or_insert_with(Instant::now);
+        let mut state = self.timer.state();
+        state.ahead = buffer.filled().len() > before;
+        if state.ahead {
+            state.began.get_or_insert_with(Instant::now);
         }
+        drop(state);
         read
     }
 }

@@ -2,12 +2,14 @@
 
 use std::time::{Duration, Instant};
 
+use futures::future::join_all;
 use headwater_origin_testing::{SECRET, id_of, open, problem, spawn_origin, start_bytes};
 use reqwest::Method;
 use serde_json::json;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
+    time::{sleep, timeout},
 };
 
 /// An end of a body without chunks is an end of the connection, and a cut looks like one.
@@ -62,7 +64,7 @@ async fn fault_12_a_reader_that_resumed_by_a_start_is_seen_to_leave() {
     let mut resumed = TcpStream::connect(origin.address).await.unwrap();
     resumed.set_nodelay(true).unwrap();
     resumed.write_all(head.as_bytes()).await.unwrap();
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    sleep(Duration::from_millis(50)).await;
     resumed.write_all(b"{}").await.unwrap();
     resumed.read_exact(&mut [0; 200]).await.unwrap();
     drop(first);
@@ -78,32 +80,60 @@ async fn ask(socket: &mut TcpStream, request: &str) -> String {
     String::from_utf8_lossy(&answer[..read]).into_owned()
 }
 
+const GET: &str = "GET /healthz HTTP/1.1\r\nhost: a\r\n\r\n";
+/// Half of it.
+const HALF: &str = "GET /heal";
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_idle_connection_is_kept_longer_than_a_head_may_take() {
-    const GET: &str = "GET /healthz HTTP/1.1\r\nhost: a\r\n\r\n";
     let origin = spawn_origin(&["--header-timeout", "200ms", "--keep-alive-timeout", "1500ms"]).await;
-    let mut socket = TcpStream::connect(origin.address).await.unwrap();
-    assert!(ask(&mut socket, GET).await.starts_with("HTTP/1.1 200"));
-    tokio::time::sleep(Duration::from_millis(600)).await;
-    assert!(ask(&mut socket, GET).await.starts_with("HTTP/1.1 200"), "it was idle, not slow");
-    let idle = Instant::now();
-    assert_eq!(ask(&mut socket, "").await, "", "idle for too long, it is closed");
-    assert!(idle.elapsed() >= Duration::from_millis(1_400), "{:?}", idle.elapsed());
+    let post = String::from_utf8(start_bytes(&json!(["a"]))).unwrap();
+    let (head, body) = post.split_at(post.find("\r\n\r\n").unwrap() + 4);
+    let kept = async |requests: &[&str], end: &str, ends: usize| {
+        let mut socket = TcpStream::connect(origin.address).await.unwrap();
+        socket.set_nodelay(true).unwrap();
+        for request in requests {
+            socket.write_all(request.as_bytes()).await.unwrap();
+            sleep(Duration::from_millis(20)).await;
+        }
+        let mut answers = String::new();
+        while answers.matches(end).count() < ends {
+            answers += &ask(&mut socket, "").await;
+        }
+        sleep(Duration::from_millis(600)).await;
+        assert!(ask(&mut socket, GET).await.starts_with("HTTP/1.1 200"), "it was idle, not slow: {requests:?}");
+        let idle = Instant::now();
+        assert_eq!(ask(&mut socket, "").await, "", "idle for too long, it is closed");
+        assert!(idle.elapsed() >= Duration::from_millis(1_400), "{:?}", idle.elapsed());
+    };
+    const LAST_CHUNK: &str = "\r\n0\r\n\r\n";
+    let twice = GET.repeat(2);
+    let requests: [(&[&str], _, _); 4] =
+        [(&[GET], "}}", 1), (&[&twice], "}}", 2), (&[&post], LAST_CHUNK, 1), (&[head, body], LAST_CHUNK, 1)];
+    join_all(requests.map(|(requests, end, ends)| kept(requests, end, ends))).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fault_22_a_slow_head_is_given_up_on_a_new_and_on_a_kept_connection() {
-    const GET: &str = "GET /healthz HTTP/1.1\r\nhost: a\r\n\r\n";
     let origin = spawn_origin(&["--header-timeout", "200ms", "--keep-alive-timeout", "60s"]).await;
-    for (kept, begun) in [(false, ""), (false, "GET /heal"), (true, "GET /heal")] {
+    let behind = [GET, HALF].concat();
+    // Behind a request, in one piece with it, and while it is answered.
+    let start = String::from_utf8(start_bytes(&json!([100, "a"]))).unwrap();
+    let during = [&start, HALF].concat();
+    for requests in [&[""][..], &[HALF], &[GET, HALF], &[&behind], &[&start, HALF], &[&during]] {
         let mut socket = TcpStream::connect(origin.address).await.unwrap();
-        if kept {
-            assert!(ask(&mut socket, GET).await.starts_with("HTTP/1.1 200"));
-        }
         let began = Instant::now();
-        let answer = tokio::time::timeout(Duration::from_secs(20), ask(&mut socket, begun)).await;
-        let answer = answer.expect("it is closed long before the keep-alive time");
-        assert!(!answer.contains("200 OK") && began.elapsed() >= Duration::from_millis(150), "{answer}");
+        for request in requests {
+            socket.write_all(request.as_bytes()).await.unwrap();
+            sleep(Duration::from_millis(50)).await;
+        }
+        let mut answers = Vec::new();
+        let closed = timeout(Duration::from_secs(20), socket.read_to_end(&mut answers)).await;
+        closed.expect("it is closed long before the keep-alive time").unwrap();
+        let answers = String::from_utf8(answers).unwrap();
+        let whole = requests.concat().matches("HTTP/1.1\r\n").count();
+        assert_eq!(answers.matches("HTTP/1.1 200").count(), whole, "{requests:?}: {answers}");
+        assert!(began.elapsed() >= Duration::from_millis(150), "{requests:?}");
     }
 }
 
