@@ -35,7 +35,8 @@ pub(super) async fn answer(request: Request, next: Next) -> Response {
     }
 }
 
-fn document(problem: &Problem, instance: &str) -> Response {
+/// The problem as an answer to a request for the path `instance`.
+pub(super) fn document(problem: &Problem, instance: &str) -> Response {
     let headers = [(header::CONTENT_TYPE, PROBLEM), (header::CACHE_CONTROL, "no-store")];
     let allow = problem.allow().map(|allow| [(header::ALLOW, allow)]);
     let retry_after = problem.retry_after_s().map(|seconds| [(header::RETRY_AFTER, HeaderValue::from(seconds))]);

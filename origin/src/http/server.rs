@@ -1,6 +1,7 @@
 //! Accepts connections: socket options, header and write timeouts, the connection cap, graceful shutdown.
 
 use std::{
+    convert::Infallible,
     future::Future,
     io::{
         self,
@@ -11,19 +12,19 @@ use std::{
 };
 
 use axum::Router;
-use headwater_protocol::{Problem, header::PROBLEM};
-use hyper::server::conn::http1;
+use headwater_protocol::{MAX_BODY_BYTES, Problem};
+use http_body_util::{BodyExt, Limited};
+use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::{rt::TokioIo, server::graceful::GracefulShutdown, service::TowerToHyperService};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{Instant, sleep, timeout, timeout_at},
 };
 use tokio_io_timeout::TimeoutWriter;
 
-use super::deadline::RequestTimer;
+use super::{deadline::RequestTimer, problem};
 use crate::{config::Connections as Settings, generation::Hub};
 
 /// The longest head of a request, bytes. Nothing of it is authenticated yet.
@@ -145,25 +146,17 @@ fn set_options(socket: &TcpStream, write_timeout: Duration) -> io::Result<()> {
     options.set_tcp_keepalive(&TcpKeepalive::new().with_time(probe).with_interval(probe))
 }
 
-/// Over the cap: the answer as soon as anything is asked.
-async fn refuse(mut socket: TcpStream, deadline: Duration, _permit: OwnedSemaphorePermit) {
-    let problem = Problem::overloaded();
-    let body = problem.document("/");
-    let answer = format!(
-        "HTTP/1.1 503 Service Unavailable\r\ncontent-type: {PROBLEM}\r\ncontent-length: {}\r\n\
-         retry-after: 1\r\nconnection: close\r\n\r\n{body}",
-        body.len()
-    );
-    let farewell = async {
-        // Read something first: clients such as workerd take a response that comes before their request for a broken
-        // connection.
-        if socket.read(&mut [0; 1024]).await? == 0 {
-            return Ok(());
-        }
-        socket.write_all(answer.as_bytes()).await?;
-        socket.shutdown().await?;
-        // Closing with unread bytes would reset the connection before the answer is read.
-        tokio::io::copy(&mut socket, &mut tokio::io::sink()).await.map(drop)
-    };
-    let _: Result<io::Result<()>, _> = timeout(deadline, farewell).await;
+/// Over the cap: one request is read whole and answered, all of it within the time for a head.
+async fn refuse(socket: TcpStream, deadline: Duration, _permit: OwnedSemaphorePermit) {
+    let overloaded = service_fn(async |request: Request<Incoming>| {
+        let (head, body) = request.into_parts();
+        // Closing with unread bytes may reset the connection before the answer is read.
+        let _ = Limited::new(body, MAX_BODY_BYTES).collect().await;
+        Ok::<_, Infallible>(problem::document(&Problem::overloaded(), head.uri.path()))
+    });
+    let mut http = http1::Builder::new();
+    http.keep_alive(false).max_header_size(HEADER_BYTES);
+    if let Ok(Err(error)) = timeout(deadline, http.serve_connection(TokioIo::new(socket), overloaded)).await {
+        tracing::debug!(%error, "a connection over the cap broke");
+    }
 }

@@ -81,13 +81,18 @@ async fn fault_23_over_the_generation_cap_and_the_queue_starts_are_refused_at_on
 async fn fault_23_over_the_connection_cap_a_503_says_so_and_closes() {
     let origin = spawn_origin(&["--connections", "2"]).await;
     let held = [TcpStream::connect(origin.address).await.unwrap(), TcpStream::connect(origin.address).await.unwrap()];
-    let answer = origin.raw(b"GET /healthz HTTP/1.1\r\nhost: a\r\n\r\n").await;
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    assert!(
-        head.starts_with("HTTP/1.1 503") && head.contains("connection: close") && head.contains("retry-after: 1"),
-        "{head}"
-    );
-    assert!(head.contains(&format!("content-length: {}", body.len())), "{answer}");
+    let long = String::from_utf8(start_bytes(&json!("a".repeat(60_000)))).unwrap();
+    for request in ["GET /healthz HTTP/1.1\r\nhost: a\r\n\r\n", &long] {
+        let answer = origin.raw(request.as_bytes()).await;
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        assert!(
+            head.starts_with("HTTP/1.1 503") && head.contains("connection: close") && head.contains("retry-after: 1"),
+            "{head}"
+        );
+        assert!(head.contains(&format!("content-length: {}", body.len())), "{answer}");
+        let path = request.split(' ').nth(1).unwrap();
+        assert!(body.contains("/problems/overloaded") && body.contains(&format!("\"instance\":\"{path}\"")), "{body}");
+    }
     drop(held);
     let recovered = async {
         while !origin
