@@ -7,10 +7,11 @@ use axum::{
     extract::{Path, Request, State, rejection::PathRejection},
     http::{Method, header},
     middleware,
-    response::Response,
+    response::{IntoResponse, Response},
     routing::{any, get},
 };
 use headwater_protocol::Problem;
+use tower_http::catch_panic::CatchPanicLayer;
 
 use super::{
     auth::{self, Secrets},
@@ -35,14 +36,20 @@ pub struct App {
 /// The origin's service.
 pub fn router(app: App) -> Router {
     let app = Arc::new(app);
-    Router::new()
+    let routes = Router::new()
         .route("/prompts/{name}", any(start::start))
         .route("/streams/{id}", any(stream))
         .layer(middleware::from_fn_with_state(app.clone(), auth::authorise))
         .route("/healthz", any(health::health))
-        .fallback(async || ProblemResponse::from(Problem::no_such_path()))
+        .fallback(async || ProblemResponse::from(Problem::no_such_path()));
+    answered(routes).with_state(app)
+}
+
+/// These routes, of which each request gets an answer: also where its handler has a problem, or panics.
+fn answered<S: Clone + Send + Sync + 'static>(routes: Router<S>) -> Router<S> {
+    routes
+        .layer(CatchPanicLayer::custom(|_| ProblemResponse::from(Problem::internal()).into_response()))
         .layer(middleware::from_fn(problem::answer))
-        .with_state(app)
 }
 
 /// The metrics' service, for an address of its own: `GET /metrics`.
@@ -62,5 +69,26 @@ async fn stream(
         Method::GET => follow::follow(&app, &id, request).await,
         Method::DELETE => stop::stop(&app, &id).await,
         _ => Err(Problem::invalid_method("GET, DELETE").into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::{Body, to_bytes};
+    use hyper::service::Service;
+    use hyper_util::service::TowerToHyperService;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_in_a_handler_is_an_internal_problem() {
+        async fn panics() {
+            panic!("what nobody else knows")
+        }
+        let service = TowerToHyperService::new(answered(Router::new().route("/panics", get(panics))));
+        let answer = service.call(Request::get("/panics").body(Body::empty()).unwrap()).await.unwrap();
+        assert_eq!(answer.status(), 500);
+        let body = to_bytes(answer.into_body(), usize::MAX).await.unwrap();
+        assert_eq!(body, Problem::internal().document("/panics"));
     }
 }

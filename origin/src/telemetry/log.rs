@@ -1,5 +1,7 @@
 //! The log: JSON lines on standard error.
 
+use std::panic;
+
 use tracing_subscriber::EnvFilter;
 
 /// The default filter: of llama.cpp only warnings.
@@ -12,7 +14,7 @@ const UNLOGGED: &str = "genai=off";
 #[error("RUST_LOG takes levels and targets, such as info or headwater_origin=debug")]
 pub(crate) struct WrongFilter;
 
-/// Starts the log. `RUST_LOG` replaces the default filter.
+/// Starts the log, which panics go to as well. `RUST_LOG` replaces the default filter.
 ///
 /// # Errors
 /// `RUST_LOG` is no filter.
@@ -22,5 +24,14 @@ pub(crate) fn init() -> Result<(), WrongFilter> {
     let filter = EnvFilter::try_new(format!("{chosen},{UNLOGGED}")).map_err(|_| WrongFilter)?;
     let log = tracing_subscriber::fmt().json().flatten_event(true).with_span_list(false);
     log.with_env_filter(filter).with_writer(std::io::stderr).init();
+    hook_panics();
     Ok(())
+}
+
+/// Logs where a thread panics. A panic's text isn't logged: it may hold a part of a prompt.
+pub fn hook_panics() {
+    panic::set_hook(Box::new(|panic| {
+        let location = panic.location().map(ToString::to_string);
+        tracing::error!(location, "a thread panicked");
+    }));
 }
