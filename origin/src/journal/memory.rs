@@ -4,7 +4,7 @@ use std::{
     collections::{HashMap, VecDeque},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -14,7 +14,7 @@ use headwater_protocol::{IdempotencyKey, Problem, StreamId};
 use tokio::time::{Instant, sleep};
 
 use super::{Claimed, Idempotency, Journal, JournalError, Opened, Writer};
-use crate::stream::{Append, Event, Stream};
+use crate::stream::{Append, Buffer, Event, Stream};
 
 /// The memory of a stream or a key beside its frames, bytes: ids, maps, the buffer itself. It is counted, so that a flood
 /// of empty streams is bounded too.
@@ -22,15 +22,15 @@ const OVERHEAD: usize = 512;
 
 /// Streams in memory. Finished ones are kept for a time, within a budget; running ones always.
 ///
-/// A reader of a stream that goes meanwhile keeps its buffer until it has read it, at most for the write deadline.
+/// A stream that goes while it is read is in memory until its readers have read it, and counts until then.
 #[derive(Clone)]
 pub struct MemoryJournal(Arc<Inner>);
 
 struct Inner {
     retention: Duration,
     budget: usize,
-    /// Bytes of all buffers.
-    used: AtomicUsize,
+    /// Bytes of all buffers, those of evicted streams that are still read among them, and of orphans.
+    used: Arc<AtomicUsize>,
     state: Mutex<State>,
 }
 
@@ -46,8 +46,6 @@ struct State {
 
 struct Entry {
     stream: Arc<Stream>,
-    /// Bytes, once it has finished; a running stream's writer counts them.
-    size: usize,
     key: Option<IdempotencyKey>,
 }
 
@@ -59,15 +57,13 @@ struct Owner {
 struct MemoryWriter {
     journal: MemoryJournal,
     stream: Arc<Stream>,
-    size: usize,
 }
 
 impl MemoryJournal {
     /// A journal that keeps finished streams for `retention`, and of all streams `budget` bytes: over it the
     /// oldest finished ones go first.
     pub fn new(retention: Duration, budget: usize) -> Self {
-        let used = AtomicUsize::new(0);
-        Self(Arc::new(Inner { retention, budget, used, state: Mutex::default() }))
+        Self(Arc::new(Inner { retention, budget, used: Arc::default(), state: Mutex::default() }))
     }
 
     fn open_now(&self, id: StreamId, idempotency: Option<Idempotency>) -> Result<Opened, JournalError> {
@@ -80,48 +76,39 @@ impl MemoryJournal {
                 "the keys of streams that it no longer holds fill its memory".into(),
             ));
         }
-        let stream = Arc::new(Stream::new(id.clone()));
+        let stream = Arc::new(Stream::with(id.clone(), Buffer::counted(OVERHEAD, self.0.used.clone())));
         let key = idempotency.map(|Idempotency { key, fingerprint }| {
             state.keys.insert(key.clone(), Owner { fingerprint, id: id.clone() });
             key
         });
-        state.streams.insert(id, Entry { stream: stream.clone(), size: 0, key });
-        drop(state);
-        self.grow(OVERHEAD);
-        let writer = MemoryWriter { journal: self.clone(), stream: stream.clone(), size: OVERHEAD };
+        state.streams.insert(id, Entry { stream: stream.clone(), key });
+        self.evict(&mut state);
+        let writer = MemoryWriter { journal: self.clone(), stream: stream.clone() };
         Ok(Opened::New(stream, Box::new(writer)))
     }
 
     /// The stream has ended: from now on it may expire and be evicted.
-    fn finish(&self, id: &StreamId, size: usize) {
+    fn finish(&self, id: &StreamId) {
         let mut state = self.swept();
-        let Some(entry) = state.streams.get_mut(id) else {
-            // Discarded while it ran.
-            return self.shrink(size);
-        };
-        entry.size = size;
-        state.finished.push_back((Instant::now(), id.clone()));
-        self.evict(&mut state);
-    }
-
-    fn grow(&self, by: usize) {
-        if self.0.used.fetch_add(by, Ordering::Relaxed) + by > self.0.budget {
-            self.evict(&mut self.lock());
+        // Else discarded while it ran.
+        if state.streams.contains_key(id) {
+            state.finished.push_back((Instant::now(), id.clone()));
+            self.evict(&mut state);
         }
     }
 
-    fn shrink(&self, by: usize) {
-        self.0.used.fetch_sub(by, Ordering::Relaxed);
+    fn is_over_budget(&self) -> bool {
+        self.bytes() > self.0.budget
     }
 
     /// While the journal is over its budget the oldest finished streams go. Their keys stay.
     fn evict(&self, state: &mut State) {
-        while self.bytes() > self.0.budget
+        while self.is_over_budget()
             && let Some((at, id)) = state.finished.pop_front()
         {
-            if let Some(key) = self.remove(state, &id) {
+            if let Some(key) = state.remove(&id) {
                 state.orphans.push_back((at, key));
-                self.0.used.fetch_add(OVERHEAD, Ordering::Relaxed);
+                self.0.used.fetch_add(OVERHEAD, Relaxed);
             }
         }
     }
@@ -133,21 +120,14 @@ impl MemoryJournal {
         let expired = |at: &Instant| *at + self.0.retention <= now;
         while let Some((_, key)) = state.orphans.pop_front_if(|(at, _)| expired(at)) {
             state.keys.remove(&key);
-            self.shrink(OVERHEAD);
+            self.0.used.fetch_sub(OVERHEAD, Relaxed);
         }
         while let Some((_, id)) = state.finished.pop_front_if(|(at, _)| expired(at)) {
-            if let Some(key) = self.remove(&mut state, &id) {
+            if let Some(key) = state.remove(&id) {
                 state.keys.remove(&key);
             }
         }
         state
-    }
-
-    /// Removes a stream; the caller gets its key.
-    fn remove(&self, state: &mut State, id: &StreamId) -> Option<IdempotencyKey> {
-        let entry = state.streams.remove(id)?;
-        self.shrink(entry.size);
-        entry.key
     }
 
     /// Nothing panics while the lock is held.
@@ -157,6 +137,11 @@ impl MemoryJournal {
 }
 
 impl State {
+    /// Removes a stream; the caller gets its key.
+    fn remove(&mut self, id: &StreamId) -> Option<IdempotencyKey> {
+        self.streams.remove(id)?.key
+    }
+
     fn lookup(&self, Idempotency { key, fingerprint }: &Idempotency) -> Option<Claimed> {
         let owner = self.keys.get(key)?;
         if owner.fingerprint != *fingerprint {
@@ -191,7 +176,7 @@ impl Journal for MemoryJournal {
             if let Some(place) = state.finished.iter().rposition(|(_, finished)| finished == id) {
                 state.finished.remove(place);
             }
-            self.remove(&mut state, id);
+            state.remove(id);
             let Some(key) = key.filter(|key| state.keys.get(key).is_some_and(|owner| owner.id == *id)) else {
                 return Ok(());
             };
@@ -199,7 +184,7 @@ impl Journal for MemoryJournal {
             // Where it was evicted as soon as it had finished, because running streams fill the journal.
             if let Some(place) = state.orphans.iter().rposition(|(_, orphan)| orphan == key) {
                 state.orphans.remove(place);
-                self.shrink(OVERHEAD);
+                self.0.used.fetch_sub(OVERHEAD, Relaxed);
             }
             Ok(())
         }
@@ -227,18 +212,20 @@ impl Journal for MemoryJournal {
     }
 
     fn bytes(&self) -> usize {
-        self.0.used.load(Ordering::Relaxed)
+        self.0.used.load(Relaxed)
     }
 }
 
 impl MemoryWriter {
     fn append_now(&mut self, events: &[Event]) {
         let entry = self.stream.next_entry(events);
-        let Append::Next(taken) = self.stream.buffer.append(&entry) else { return };
-        self.size += taken;
-        self.journal.grow(taken);
+        if self.stream.buffer.append(&entry) != Append::Next {
+            return;
+        }
         if entry.terminal.is_some() {
-            self.journal.finish(self.stream.id(), self.size);
+            self.journal.finish(self.stream.id());
+        } else if self.journal.is_over_budget() {
+            self.journal.evict(&mut self.journal.lock());
         }
     }
 }
@@ -255,5 +242,44 @@ impl Drop for MemoryWriter {
         if !self.stream.buffer.has_ended() {
             self.append_now(&[Event::Failed(Problem::internal())]);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+
+    use super::*;
+    use crate::stream::Read;
+
+    const CHUNK: usize = 1000;
+    /// For two streams of a chunk, not for three.
+    const BUDGET: usize = 5 * CHUNK;
+
+    /// A stream of one chunk, finished.
+    fn finished(journal: &MemoryJournal, name: &str) -> Arc<Stream> {
+        let id = StreamId::new(&name.parse().unwrap(), "0123456789abcdefghijkl".chars());
+        let Ok(Opened::New(stream, mut writer)) = journal.open_now(id, None) else { panic!("it is new") };
+        let events = [Event::Chunk("x".repeat(CHUNK)), Event::Failed(Problem::abandoned())];
+        writer.append(&events).now_or_never().unwrap().unwrap();
+        stream
+    }
+
+    #[test]
+    fn an_evicted_stream_counts_until_its_last_reader_has_let_go_of_its_last_byte() {
+        let journal = MemoryJournal::new(Duration::from_secs(60), BUDGET);
+        let read = finished(&journal, "a");
+        let one = journal.bytes();
+        for name in ["b", "c", "d"] {
+            finished(&journal, name);
+        }
+        let kept: Vec<_> = journal.lock().streams.keys().map(|id| id.origin().to_string()).collect();
+        assert_eq!((kept, journal.bytes()), (vec!["d".to_owned()], 2 * one));
+
+        let Read::Frames { bytes, .. } = read.buffer.read(0, 1, false) else { panic!("there is a frame") };
+        drop(read);
+        assert_eq!(journal.bytes(), 2 * one, "a slice of it is still to be written");
+        drop(bytes);
+        assert_eq!(journal.bytes(), one);
     }
 }

@@ -2,7 +2,11 @@
 
 use std::{
     cmp::Ordering,
-    sync::{Mutex, MutexGuard, PoisonError},
+    mem,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -32,6 +36,8 @@ struct Frames {
     ends: Vec<u32>,
     terminal: Option<Terminal>,
     answer: Answer,
+    /// Goes into [`Sealed`] with the bytes.
+    share: Share,
 }
 
 /// What starts are answered with: decided once, so that no key is freed under a reader of the stream.
@@ -48,7 +54,40 @@ enum Answer {
 #[derive(Debug)]
 enum Storage {
     Open(Vec<u8>),
+    /// A [`Sealed`].
     Sealed(Bytes),
+}
+
+/// A finished stream's frames. What is read are slices of it, and the last of them may outlive the stream.
+struct Sealed {
+    frames: Box<[u8]>,
+    _share: Share,
+}
+
+impl AsRef<[u8]> for Sealed {
+    fn as_ref(&self) -> &[u8] {
+        &self.frames
+    }
+}
+
+/// What one buffer adds to the memory of many, bytes: from its first byte to drop.
+#[derive(Debug, Default)]
+struct Share {
+    own: usize,
+    total: Arc<AtomicUsize>,
+}
+
+impl Share {
+    fn grow(&mut self, by: usize) {
+        self.own += by;
+        self.total.fetch_add(by, Relaxed);
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.total.fetch_sub(self.own, Relaxed);
+    }
 }
 
 impl Default for Storage {
@@ -72,8 +111,8 @@ pub struct Entry {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Append {
-    /// It was the next one, and took this memory, bytes.
-    Next(usize),
+    /// It was the next one.
+    Next,
     /// Its first event is in the buffer already.
     Repeated,
     /// Events between the last one and this one are missing.
@@ -101,10 +140,20 @@ pub enum Read {
 }
 
 impl Buffer {
+    /// An empty buffer, which takes `own` bytes by itself. `total` has its memory until it is dropped, and all that was
+    /// read of it.
+    pub fn counted(own: usize, total: Arc<AtomicUsize>) -> Self {
+        let mut share = Share { own: 0, total };
+        share.grow(own);
+        Self { frames: Mutex::new(Frames { share, ..Frames::default() }), grown: Notify::new() }
+    }
+
     /// Appends the next entry and wakes the readers. Any other changes nothing.
     pub fn append(&self, entry: &Entry) -> Append {
         let mut frames = self.lock();
-        let Frames { bytes: Storage::Open(bytes), ends, terminal, .. } = &mut *frames else { return Append::Closed };
+        let Frames { bytes: Storage::Open(bytes), ends, terminal, share, .. } = &mut *frames else {
+            return Append::Closed;
+        };
         match entry.first.cmp(&(ends.len() as u64)) {
             Ordering::Less => return Append::Repeated,
             Ordering::Greater => return Append::Gap,
@@ -115,16 +164,16 @@ impl Buffer {
         // Data is JSON, so an empty line is the end of a frame and nothing else. The hub keeps streams below 4 GiB.
         let frame_ends = entry.frames.windows(2).enumerate().filter(|(_, pair)| pair == b"\n\n");
         ends.extend(frame_ends.map(|(at, _)| u32::try_from(size + at + 2).unwrap_or(u32::MAX)));
-        let taken = entry.frames.len() + (ends.len() - count) * size_of::<u32>();
+        share.grow(entry.frames.len() + (ends.len() - count) * size_of::<u32>());
         if entry.terminal.is_some() {
             terminal.clone_from(&entry.terminal);
             ends.shrink_to_fit();
-            let whole = std::mem::take(bytes).into_boxed_slice();
-            frames.bytes = Storage::Sealed(whole.into());
+            let sealed = Sealed { frames: mem::take(bytes).into_boxed_slice(), _share: mem::take(share) };
+            frames.bytes = Storage::Sealed(Bytes::from_owner(sealed));
         }
         drop(frames);
         self.grown.notify_waiters();
-        Append::Next(taken)
+        Append::Next
     }
 
     /// The frames from number `from` on, whole ones, `most` bytes of them or, where it is larger, one. To `hold`

@@ -43,7 +43,12 @@ pub struct ReaderGuard(Arc<Stream>);
 impl Stream {
     /// A stream without events, opened now.
     pub fn new(id: StreamId) -> Self {
-        Self { id, opened: Instant::now(), is_elsewhere: false, buffer: Buffer::default(), readers: Readers::default() }
+        Self::with(id, Buffer::default())
+    }
+
+    /// A stream with this buffer.
+    pub fn with(id: StreamId, buffer: Buffer) -> Self {
+        Self { id, opened: Instant::now(), is_elsewhere: false, buffer, readers: Readers::default() }
     }
 
     /// A stream that another process has opened.

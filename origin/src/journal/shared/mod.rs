@@ -157,7 +157,7 @@ impl<B: Backend> Inner<B> {
         let Some(stored) = self.backend.load(id, 0).await? else { return Ok(None) };
         let stream = Arc::new(Stream::elsewhere(id.clone()));
         for entry in &stored.entries {
-            if !matches!(stream.buffer.append(entry), Append::Next(_)) {
+            if !matches!(stream.buffer.append(entry), Append::Next) {
                 return Err(JournalError::Unreadable);
             }
         }
