@@ -2,6 +2,7 @@
 
 mod chat;
 mod decoder;
+mod template;
 
 use std::{
     path::Path,
@@ -165,7 +166,7 @@ impl Embedded {
     }
 
     fn job(&self, prompt: &str) -> Result<Tokens, ModelError> {
-        let prompt = self.chat.tokens(&self.model.vocab(), prompt);
+        let prompt = self.chat.tokens(&self.model.vocab(), prompt).map_err(ModelError::Refused)?;
         if prompt.len() >= self.context {
             let reason = format!("{} tokens don't fit a context of {}", prompt.len(), self.context);
             return Err(ModelError::Refused(reason));
