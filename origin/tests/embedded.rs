@@ -4,8 +4,11 @@
 #![expect(clippy::unwrap_used, reason = "a test that can't go on fails")]
 
 use std::{
+    os::unix::process::ExitStatusExt,
     pin::Pin,
-    sync::LazyLock,
+    process::Command,
+    sync::{Arc, LazyLock},
+    task::{Context, Wake, Waker},
     time::{Duration, Instant},
 };
 
@@ -18,6 +21,8 @@ use headwater_origin::{
 
 const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/models/SmolLM2-135M-Instruct.Q8_0.gguf");
 const CONTEXT: u64 = 1024;
+/// The signal by which `abort` ends a process (POSIX).
+const SIGABRT: i32 = 6;
 const STORY: &str = "Write a long story of a long road";
 /// Seven tokens or so.
 const LONG: &str = "a long story of a long road, ";
@@ -153,6 +158,36 @@ async fn answers_that_are_dropped_free_their_sequences() {
     let dropped = Instant::now();
     model.generate("Hello").next().await.unwrap().unwrap();
     assert!(dropped.elapsed() < Duration::from_secs(5), "{:?}", dropped.elapsed());
+}
+
+/// Panics where it is woken: in the decoder's thread, which sends the tokens.
+struct Poison;
+
+impl Wake for Poison {
+    fn wake(self: Arc<Self>) {
+        panic!("woken");
+    }
+}
+
+#[test]
+fn fault_17_a_panic_of_the_decoder_ends_the_process() {
+    const CHILD: &str = "HEADWATER_TEST_CHILD";
+    const NAME: &str = "fault_17_a_panic_of_the_decoder_ends_the_process";
+    if std::env::var_os(CHILD).is_some() {
+        tracing_subscriber::fmt().with_writer(std::io::stderr).init();
+        let model = load(FILE, 1).unwrap();
+        let mut tokens = model.generate(STORY);
+        let waker = Waker::from(Arc::new(Poison));
+        assert!(tokens.poll_next_unpin(&mut Context::from_waker(&waker)).is_pending());
+        // Waits for the decoder, which panics at its first token.
+        return drop(model);
+    }
+    // This test once more, in a process that may end.
+    let child =
+        Command::new(std::env::current_exe().unwrap()).args([NAME, "--exact"]).env(CHILD, "1").output().unwrap();
+    let log = String::from_utf8_lossy(&child.stderr);
+    assert_eq!(child.status.signal(), Some(SIGABRT), "{log}");
+    assert!(log.contains("ERROR") && log.contains("the decoder has panicked"), "{log}");
 }
 
 #[test]

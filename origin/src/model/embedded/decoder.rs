@@ -3,7 +3,9 @@
 
 use std::{
     num::NonZeroU32,
+    process,
     sync::mpsc::{Receiver, Sender, TryRecvError},
+    thread,
 };
 
 use llama_cpp_2::{
@@ -86,6 +88,19 @@ pub(super) fn run(
     }
 }
 
+/// Ends the process where its thread panics. Without a decoder every start would fail until somebody looks; a supervisor
+/// starts a process that has ended again.
+struct AbortOnPanic;
+
+impl Drop for AbortOnPanic {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            tracing::error!("the decoder has panicked; the process ends");
+            process::abort();
+        }
+    }
+}
+
 /// Bytes of llama.cpp's cache for each token, keys and values in 16 bits.
 pub(super) fn cache_bytes(model: &LlamaModel) -> u64 {
     let head = u64::from(model.n_embd().unsigned_abs()) / u64::from(model.n_head().max(1));
@@ -94,6 +109,8 @@ pub(super) fn cache_bytes(model: &LlamaModel) -> u64 {
 
 impl Decoder<'_> {
     fn run(mut self, jobs: &Receiver<Job>) {
+        // Dropped before `self`, whose own drop may not go well behind a panic.
+        let _guard = AbortOnPanic;
         while self.take(jobs) {
             self.release_left();
             if let Err(error) = self.step() {

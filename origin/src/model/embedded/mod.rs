@@ -47,7 +47,7 @@ struct DecoderThread {
 }
 
 impl DecoderThread {
-    /// Hands on a job, or gives it back where the thread has ended.
+    /// Hands on a job, or gives it back where the thread is ending.
     fn send(&self, job: Job) -> Result<(), Job> {
         let Some(jobs) = &self.jobs else { return Err(job) };
         jobs.send(job).map_err(|unsent| unsent.0)
@@ -57,7 +57,7 @@ impl DecoderThread {
 impl Drop for DecoderThread {
     fn drop(&mut self) {
         self.jobs = None;
-        // A panic of the thread has been reported by it.
+        // A panic while it decodes has ended the process; one before that was told by the loader.
         let _ = self.thread.take().map(thread::JoinHandle::join);
     }
 }
@@ -173,10 +173,7 @@ impl Embedded {
         }
         let place = self.places.clone().try_acquire_owned().map_err(|_| ModelError::Overloaded(None))?;
         let (answer, tokens) = mpsc::unbounded();
-        self.decoder.send(Job { prompt, answer }).map_err(|_| {
-            tracing::error!("the decoder's thread has ended; this origin must be started again");
-            ModelError::Overloaded(None)
-        })?;
+        self.decoder.send(Job { prompt, answer }).map_err(|_| ModelError::BrokeOff("the decoder has ended".into()))?;
         // The place goes with the tokens.
         let held = tokens.inspect(move |_| {
             let _ = &place;
