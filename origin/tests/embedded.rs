@@ -91,14 +91,14 @@ async fn what_a_visitor_types_is_no_part_of_the_conversations_frame() {
 }
 
 #[tokio::test]
-async fn a_prompt_that_fills_the_context_is_refused_and_one_that_nearly_does_ends_with_length() {
-    let refused = MODEL.generate(&"word ".repeat(1_100)).next().await.unwrap();
-    assert!(matches!(refused, Err(ModelError::Refused(_))), "{refused:?}");
-    // The longest that is not refused: there is room for a few words behind it.
+async fn a_prompt_that_fills_the_context_is_too_long_and_one_that_nearly_does_ends_with_length() {
+    let told = MODEL.generate(&"word ".repeat(1_100)).next().await.unwrap().unwrap_err();
+    assert!(matches!(told, ModelError::TooLong(_)) && !told.retryable(), "{told:?}");
+    // The longest that fits: there is room for a few words behind it.
     let model = load(FILE, 1).unwrap();
-    let refused =
-        |prompt: &str| matches!(model.generate(prompt).next().now_or_never(), Some(Some(Err(ModelError::Refused(_)))));
-    let prompt = (1..200).rev().map(|times| LONG.repeat(times)).find(|prompt| !refused(prompt)).unwrap();
+    let fits =
+        |prompt: &str| !matches!(model.generate(prompt).next().now_or_never(), Some(Some(Err(ModelError::TooLong(_)))));
+    let prompt = (1..200).rev().map(|times| LONG.repeat(times)).find(|prompt| fits(prompt)).unwrap();
     let (_, finish, usage) = answer(&model, &prompt).await;
     assert_eq!(finish, Finish::Length);
     assert!((CONTEXT..=CONTEXT + 1).contains(&(usage.input_tokens + usage.output_tokens)), "{usage:?}");

@@ -269,6 +269,7 @@ test.describe("keys", () => {
 test.describe("a model that fails before its first token", () => {
   for (const [fail, status, name, after] of [
     ["refused", 424, "model-refused"],
+    ["too-long", 400, "too-long"],
     ["broke-off", 502, "model-broke-off"],
     ["rate-limited", 429, "rate-limited", "7"],
     ["overloaded", 503, "overloaded", "1"],

@@ -34,7 +34,8 @@ impl Fallback {
     }
 
     /// The answer of the first model that gives one: some text, or a good end without any. Calls `failed` for each model that
-    /// gives none. Dropping the future cancels the model that was called last.
+    /// gives none. After any failure the next model is called: a prompt that one refuses, or that is too long for it, may suit
+    /// another. No prompt is cut to fit. Dropping the future cancels the model that was called last.
     ///
     /// # Errors
     /// All models failed: the last retryable failure, else the last one.
@@ -156,6 +157,7 @@ mod tests {
         let models = models(vec![
             Says("silent", vec![text(""), None], None),
             Says("refusing", vec![Some(Err(ModelError::Refused("no".into())))], None),
+            Says("short", vec![Some(Err(ModelError::TooLong("9 tokens".into())))], None),
             Says("broken", vec![text("")], None),
             Says("good", vec![text(""), text("a"), Some(Ok(end()))], None),
             Says("unasked", vec![text("b")], None),
@@ -163,7 +165,7 @@ mod tests {
         let began = Instant::now();
         let (answer, passed) = begin(&models).await;
         assert_eq!(answer.unwrap(), "good");
-        assert_eq!(passed, ["silent", "refusing", "broken"]);
+        assert_eq!(passed, ["silent", "refusing", "short", "broken"]);
         assert_eq!(began.elapsed(), PATIENCE, "each has its own time");
     }
 
@@ -189,11 +191,14 @@ mod tests {
     async fn of_all_failures_the_last_that_may_pass_is_told() {
         let limited = ModelError::RateLimited(Some(Duration::from_secs(7)));
         let (overloaded, refused) = (ModelError::Overloaded(None), ModelError::Refused("no".into()));
+        let too_long = ModelError::TooLong("9 tokens".into());
         for (errors, told) in [
             (vec![&limited, &refused], &limited),
             (vec![&refused, &limited], &limited),
             (vec![&limited, &overloaded, &refused], &overloaded),
             (vec![&ModelError::Unauthorised(401), &refused], &refused),
+            (vec![&too_long, &overloaded], &overloaded),
+            (vec![&refused, &too_long], &too_long),
         ] {
             let failing = |error: &&ModelError| Says("failing", vec![Some(Err((*error).clone()))], None);
             assert_eq!(begin(&models(errors.iter().map(failing).collect())).await.0.unwrap_err(), *told);

@@ -57,6 +57,9 @@ pub enum ModelError {
     /// It won't answer this prompt.
     #[error("the model refused the prompt: {0}")]
     Refused(String),
+    /// The prompt is longer than its context. Another try goes no better, but another model's context may be longer.
+    #[error("the prompt is longer than the model's context: {0}")]
+    TooLong(String),
     /// Its provider, with this status, doesn't let us in, or has no such model: the key, the account, the settings.
     #[error("the model's provider doesn't accept the key, or knows no such model: status {0}")]
     Unauthorised(u16),
@@ -88,6 +91,9 @@ impl ModelError {
         const SOON: Duration = Duration::from_secs(1);
         match self {
             ModelError::Refused(_) => Problem::new(Kind::ModelRefused, "the model refuses this prompt; change it"),
+            ModelError::TooLong(_) => {
+                Problem::new(Kind::TooLong, "the prompt is longer than the model's context; send a shorter one")
+            }
             ModelError::Unauthorised(_) => {
                 Problem::new(Kind::ModelRefused, "the model can't be used; the origin's operator has to mend it")
             }

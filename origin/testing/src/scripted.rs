@@ -88,6 +88,7 @@ async fn pause(millis: u64) {
 fn error(name: &str) -> Option<ModelError> {
     match name {
         "refused" => Some(ModelError::Refused("by script".into())),
+        "too-long" => Some(ModelError::TooLong("by script".into())),
         "rate-limited" => Some(ModelError::RateLimited(Some(Duration::from_secs(7)))),
         "unauthorised" => Some(ModelError::Unauthorised(401)),
         "overloaded" => Some(ModelError::Overloaded(None)),

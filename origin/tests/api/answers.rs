@@ -64,6 +64,7 @@ async fn a_failure_before_the_first_token_is_a_status() {
     let origin = spawn_origin(&[]).await;
     for (fail, expected) in [
         ("refused", (424, "model-refused")),
+        ("too-long", (400, "too-long")),
         ("broke-off", (502, "model-broke-off")),
         ("rate-limited", (429, "rate-limited")),
         ("overloaded", (503, "overloaded")),

@@ -169,7 +169,7 @@ impl Embedded {
         let prompt = self.chat.tokens(&self.model.vocab(), prompt).map_err(ModelError::Refused)?;
         if prompt.len() >= self.context {
             let reason = format!("{} tokens don't fit a context of {}", prompt.len(), self.context);
-            return Err(ModelError::Refused(reason));
+            return Err(ModelError::TooLong(reason));
         }
         let place = self.places.clone().try_acquire_owned().map_err(|_| ModelError::Overloaded(None))?;
         let (answer, tokens) = mpsc::unbounded();
