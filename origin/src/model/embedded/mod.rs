@@ -6,21 +6,23 @@ mod template;
 
 use std::{
     path::Path,
+    pin::Pin,
     sync::{Arc, OnceLock},
+    task::{Context, Poll},
     thread,
     time::Instant,
 };
 
 use futures::{
-    StreamExt,
-    channel::mpsc::{self, UnboundedSender},
+    Stream, StreamExt,
+    channel::mpsc::{self, UnboundedReceiver, UnboundedSender},
     stream,
 };
 use llama_cpp_2::{
     LlamaCppError, LogOptions, llama_backend::LlamaBackend, model::LlamaModel, model::params::LlamaModelParams,
     send_logs_to_tracing, token::LlamaToken,
 };
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use self::chat::ChatTemplate;
 use super::{Model, ModelError, Token, Tokens};
@@ -32,8 +34,8 @@ pub struct Embedded {
     chat: ChatTemplate,
     context: usize,
     streams: usize,
-    /// One for each answer that may be worked on; held until its tokens are dropped.
-    places: Arc<Semaphore>,
+    /// One for each answer that may be worked on.
+    permits: Arc<Semaphore>,
     decoder: DecoderThread,
 }
 
@@ -59,6 +61,20 @@ impl Drop for DecoderThread {
         self.jobs = None;
         // A panic while it decodes has ended the process; one before that was told by the loader.
         let _ = self.thread.take().map(thread::JoinHandle::join);
+    }
+}
+
+/// An answer's tokens. Holds its permit until it is dropped.
+struct Answer {
+    tokens: UnboundedReceiver<Result<Token, ModelError>>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Stream for Answer {
+    type Item = Result<Token, ModelError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.tokens.poll_next_unpin(context)
     }
 }
 
@@ -161,8 +177,8 @@ impl Embedded {
             cache = %bytesize::ByteSize(cache),
             "the model is ready"
         );
-        let places = Arc::new(Semaphore::new(streams));
-        Ok(Self { model, chat, context, streams, places, decoder })
+        let permits = Arc::new(Semaphore::new(streams));
+        Ok(Self { model, chat, context, streams, permits, decoder })
     }
 
     fn job(&self, prompt: &str) -> Result<Tokens, ModelError> {
@@ -171,14 +187,10 @@ impl Embedded {
             let reason = format!("{} tokens don't fit a context of {}", prompt.len(), self.context);
             return Err(ModelError::TooLong(reason));
         }
-        let place = self.places.clone().try_acquire_owned().map_err(|_| ModelError::Overloaded(None))?;
+        let permit = self.permits.clone().try_acquire_owned().map_err(|_| ModelError::Overloaded(None))?;
         let (answer, tokens) = mpsc::unbounded();
         self.decoder.send(Job { prompt, answer }).map_err(|_| ModelError::BrokeOff("the decoder has ended".into()))?;
-        // The place goes with the tokens.
-        let held = tokens.inspect(move |_| {
-            let _ = &place;
-        });
-        Ok(held.boxed())
+        Ok(Answer { tokens, _permit: permit }.boxed())
     }
 }
 
