@@ -71,7 +71,7 @@ pub(crate) fn make(project: &Project, steps: &Steps<'_>) -> Result<()> {
         return Ok(());
     }
     steps.run("weights", |step| {
-        step.run(origin::requantise(project).arg(fetched(project)).arg(&model))?;
+        step.run(origin::quantize(project).arg(fetched(project)).arg(&model))?;
         set_stamp(&model)?;
         Ok(format!("made {MADE} of it, for many answers at once"))
     })

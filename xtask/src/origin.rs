@@ -39,9 +39,9 @@ pub(crate) fn build_scripted(project: &Project, steps: &Steps<'_>) -> Result<()>
 }
 
 /// The program that writes a model's weights anew; takes both paths.
-pub(crate) fn requantise(project: &Project) -> Command {
+pub(crate) fn quantize(project: &Project) -> Command {
     let mut command = in_release(project, "run");
-    command.args(["--example", "requantise", "--"]);
+    command.args(["--example", "quantize", "--"]);
     command
 }
 

@@ -1,4 +1,4 @@
-//! Writes a GGUF file anew with its weights in Q8_0: `requantise FROM TO`.
+//! Writes a GGUF file anew with its weights in Q8_0: `quantize FROM TO`.
 //!
 //! Many answers at once are decoded as a matrix of several columns. llama.cpp multiplies these weights with all columns
 //! together, and those of other kinds, Q4_1 among them, with one after the other. Weights of fewer bits keep their values,
@@ -17,7 +17,7 @@ use llama_cpp_sys_2::{
 fn main() -> Result<(), Box<dyn Error>> {
     tracing_subscriber::fmt().with_env_filter("warn").with_writer(io::stderr).init();
     let paths: Result<Vec<_>, _> = env::args_os().skip(1).map(|path| CString::new(path.into_vec())).collect();
-    let [from, to] = &paths?[..] else { return Err("usage: requantise FROM TO".into()) };
+    let [from, to] = &paths?[..] else { return Err("usage: quantize FROM TO".into()) };
     embedded::backend()?;
     // SAFETY: llama.cpp is started; it reads the parameters and the paths, which end in NUL, during this call only.
     #[expect(unsafe_code, reason = "llama-cpp-2 has no function for it")]
