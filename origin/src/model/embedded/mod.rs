@@ -5,6 +5,7 @@ mod decoder;
 mod template;
 
 use std::{
+    num::NonZeroUsize,
     path::Path,
     pin::Pin,
     sync::{Arc, OnceLock},
@@ -154,6 +155,10 @@ impl Embedded {
         let model =
             LlamaModel::load_from_file(backend, &path, &LlamaModelParams::default()).map_err(|error| broken(&error))?;
         let chat = ChatTemplate::of(&model).map_err(|reason| LoadError::NoChat { path: path.clone(), reason })?;
+        let cpus = thread::available_parallelism().map_or(usize::MAX, NonZeroUsize::get);
+        for warning in warnings(settings, cpus, model.n_ctx_train()) {
+            tracing::warn!("{warning}");
+        }
         let model = Arc::new(model);
         let (jobs, received) = std::sync::mpsc::channel();
         let (ready, started) = std::sync::mpsc::channel();
@@ -208,5 +213,42 @@ impl Model for Embedded {
             Ok(tokens) => tokens,
             Err(error) => stream::once(async { Err(error) }).boxed(),
         }
+    }
+}
+
+/// What of the settings works, but badly: on this many CPUs, and with a model that was trained with contexts of `trained`
+/// tokens.
+fn warnings(settings: &Settings, cpus: usize, trained: u32) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if let Some(threads) = settings.embedded_threads.filter(|&threads| usize::from(threads) > cpus) {
+        warnings.push(format!(
+            "--embedded-threads is {threads}, but there are {cpus} CPUs: threads that wait for a CPU hold up the others"
+        ));
+    }
+    let context = settings.embedded_context;
+    if context > trained {
+        warnings.push(format!(
+            "--embedded-context is {context}, but the model was trained with {trained}: beyond that its answers get worse"
+        ));
+    }
+    warnings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    #[test]
+    fn settings_that_work_badly_are_warned_of() {
+        let warned = |flags: &[&str]| {
+            let flags = ["origin"].iter().chain(flags);
+            let settings = Config::parse_from_env(flags.map(Into::into)).unwrap().embedded;
+            warnings(&settings, 2, 2048).join("\n")
+        };
+        assert_eq!(warned(&[]), "");
+        assert_eq!(warned(&["--embedded-threads", "2", "--embedded-context", "2048"]), "");
+        assert!(warned(&["--embedded-threads", "3"]).contains("--embedded-threads is 3, but there are 2 CPUs"));
+        assert!(warned(&["--embedded-context", "2049"]).contains("--embedded-context is 2049"));
     }
 }
