@@ -77,15 +77,15 @@ async fn accept(listener: &TcpListener, service: &Router, settings: &Settings, c
     let refused = Arc::new(Semaphore::new(settings.connections));
     loop {
         // A permit first, then a connection: past twice the cap none is accepted.
-        let place = tokio::select! {
+        let permit = tokio::select! {
             biased;
-            Ok(permit) = served.clone().acquire_owned() => Place::Served(permit),
-            Ok(permit) = refused.clone().acquire_owned() => Place::Refused(permit),
+            Ok(permit) = served.clone().acquire_owned() => Permit::Served(permit),
+            Ok(permit) = refused.clone().acquire_owned() => Permit::Refused(permit),
         };
-        match (listener.accept().await, place) {
-            (Ok((socket, _)), Place::Served(permit)) => serve(socket, service.clone(), settings, connections, permit),
-            (Ok((socket, _)), Place::Refused(permit)) => {
-                // One may have become free while this connection was waited for.
+        match (listener.accept().await, permit) {
+            (Ok((socket, _)), Permit::Served(permit)) => serve(socket, service.clone(), settings, connections, permit),
+            (Ok((socket, _)), Permit::Refused(permit)) => {
+                // A permit may have become free while this connection was waited for.
                 match served.clone().try_acquire_owned() {
                     Ok(permit) => serve(socket, service.clone(), settings, connections, permit),
                     Err(_) => drop(tokio::spawn(refuse(socket, settings.header_timeout, permit))),
@@ -101,7 +101,7 @@ async fn accept(listener: &TcpListener, service: &Router, settings: &Settings, c
     }
 }
 
-enum Place {
+enum Permit {
     Served(OwnedSemaphorePermit),
     Refused(OwnedSemaphorePermit),
 }
