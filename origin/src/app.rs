@@ -6,8 +6,8 @@ use futures::future::OptionFuture;
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
+    task::JoinError,
 };
-
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
@@ -68,6 +68,9 @@ pub async fn journal(config: &Config) -> Result<Arc<dyn Journal>, Box<dyn Error>
 }
 
 /// Serves on `listener` until `shutdown`, then drains. Serves metrics on `metrics`, where that is given.
+///
+/// # Errors
+/// The journal's task has panicked. Without it no stream can be kept.
 pub async fn serve(
     listener: TcpListener,
     metrics: Option<TcpListener>,
@@ -76,7 +79,7 @@ pub async fn serve(
     models: Models,
     journal: Arc<dyn Journal>,
     shutdown: impl Future<Output = ()>,
-) {
+) -> Result<(), JoinError> {
     let settings = config.connections.clone();
     let models = Fallback::new(models, config.first_token_timeout());
     let hub = Hub::new(config.name.clone(), models, journal.clone(), config.limits());
@@ -87,8 +90,9 @@ pub async fn serve(
     tokio::select! {
         () = server::run(listener, router::router(app), hub, settings, shutdown) => {}
         Some(()) = OptionFuture::from(metrics) => {}
-        Err(error) = &mut journal => tracing::error!(%error, "the journal's task has ended, and with it this origin"),
+        Err(error) = &mut journal => return Err(error),
     }
+    Ok(())
 }
 
 #[tokio::main]
@@ -117,7 +121,7 @@ async fn start(
     };
     let names: Vec<&str> = models.iter().map(|model| model.name()).collect();
     tracing::info!(address = %listener.local_addr()?, name = %config.name, models = names.join(","), "listening");
-    serve(listener, metrics, config, secrets, models, journal, shutdown).await;
+    serve(listener, metrics, config, secrets, models, journal, shutdown).await?;
     tracing::info!("stopped");
     Ok(())
 }

@@ -98,7 +98,7 @@ fn what_is_wrong_in_the_file_is_named_in_one_line_that_repeats_none_of_its_own()
         ("temperature = nan", "--temperature <X> takes a number from 0.0 to 5.0"),
         ("connections = 0x0", "--connections <N> takes a number from 1 to 1000000"),
         ("log-variables = \"{}\"", "--log-variables"),
-        ("journal = \"reddis://me:{}@a\"", "--journal <PLACE> takes memory, or a redis address"),
+        ("journal = \"reddis://me:{}@a\"", "--journal <KIND> takes memory, or a redis address"),
         ("model = \"https://me:{}@models.example/v1#a\"", "--model"),
         ("model = \"{}\"", "--model"),
         // The quotes forgotten, one quote forgotten, an equals sign forgotten.

@@ -73,7 +73,7 @@ pub struct Config {
 
     /// Where streams are kept: "memory", or for several origins redis://user:password@host:port/database, with TLS
     /// rediss://
-    #[arg(long, value_name = "PLACE", default_value = "memory", value_parser = parsed::<JournalKind>(JOURNAL))]
+    #[arg(long, value_name = "KIND", default_value = "memory", value_parser = parsed::<JournalKind>(JOURNAL))]
     pub journal: JournalKind,
 
     /// Write the variables of each prompt to the log

@@ -15,7 +15,6 @@ use tokio_util::{
     sync::CancellationToken,
     task::{TaskTracker, task_tracker::TaskTrackerToken},
 };
-
 use tracing::Instrument;
 
 use super::{Reader, admission::Slot, failures::JournalFailures, task::Generation};
@@ -88,7 +87,7 @@ impl Hub {
     pub fn new(name: OriginName, models: Fallback, journal: Arc<dyn Journal>, limits: Limits) -> Self {
         let generations = limits.generations.min(models.concurrency().unwrap_or(usize::MAX));
         let limits = Limits {
-            // What their types hold: offsets in a log are 32 bits.
+            // What their types hold: offsets in a buffer are 32 bits.
             stream_bytes: limits.stream_bytes.min(u32::MAX as usize),
             queue: limits.queue.min(Semaphore::MAX_PERMITS),
             ..limits
@@ -122,7 +121,7 @@ impl Hub {
         // A slot first, then the journal: a refusal costs it nothing.
         let guard = match self.admit() {
             Ok(admission) => self.open(admission, start).await?,
-            Err(refusal) => self.attach_to_key(start, refusal).await?,
+            Err(refusal) => self.attach_to_key(start.idempotency, framing, refusal).await?,
         };
         let stream = guard.stream();
         match stream.buffer.answer(hub.limits.start_window).await {
@@ -235,23 +234,33 @@ impl Hub {
     async fn open(&self, admission: Admission, start: Start) -> Result<ReaderGuard, Problem> {
         let hub = &self.0;
         let Start { prompt, idempotency, framing, asked } = start;
-        let opened = hub.journal.open(new_id(&hub.name), idempotency).await;
+        let opened = hub.journal.open(new_id(&hub.name), idempotency.clone()).await;
         let opened = opened.map_err(|error| hub.failures.problem("open", &error))?;
         hub.failures.clear();
         match opened {
-            Opened::Claimed(claimed) => hub.attach_to(claimed, framing),
             Opened::New(stream, writer) => {
                 let guard = attach(&stream, framing);
                 hub.generate(admission, prompt, asked, stream, writer);
                 Ok(guard)
             }
+            Opened::Taken => {
+                // Its slot is free while the stream is looked for.
+                drop(admission);
+                // Where the key was freed meanwhile the start can be repeated.
+                self.attach_to_key(idempotency, framing, Problem::overloaded()).await
+            }
         }
     }
 
-    /// Attaches a start that can't be admitted to the stream that its key has opened: that has a slot already.
-    async fn attach_to_key(&self, start: Start, refusal: Problem) -> Result<ReaderGuard, Problem> {
+    /// Attaches a start to the stream that its key has opened, which needs no slot. Without such a stream it is refused.
+    async fn attach_to_key(
+        &self,
+        idempotency: Option<Idempotency>,
+        framing: Framing,
+        refusal: Problem,
+    ) -> Result<ReaderGuard, Problem> {
         let hub = &self.0;
-        let claimed = match &start.idempotency {
+        let claimed = match &idempotency {
             Some(idempotency) => {
                 let claimed = hub.journal.lookup(idempotency).await;
                 let claimed = claimed.map_err(|error| hub.failures.problem("lookup", &error))?;
@@ -261,7 +270,7 @@ impl Hub {
             None => None,
         };
         match claimed {
-            Some(claimed) => hub.attach_to(claimed, start.framing),
+            Some(claimed) => hub.attach_to(claimed, framing),
             None => {
                 hub.metrics.refused(refusal.kind().name());
                 Err(refusal)

@@ -37,7 +37,7 @@ struct Inner {
 #[derive(Default)]
 struct State {
     streams: HashMap<StreamId, Entry>,
-    keys: HashMap<IdempotencyKey, Owner>,
+    keys: HashMap<IdempotencyKey, Claim>,
     /// Finished streams, oldest first.
     finished: VecDeque<(Instant, StreamId)>,
     /// The keys of evicted streams, oldest first: a key lives as long as the retention all the same.
@@ -49,7 +49,8 @@ struct Entry {
     key: Option<IdempotencyKey>,
 }
 
-struct Owner {
+/// The start that has taken a key.
+struct Claim {
     fingerprint: [u8; 32],
     id: StreamId,
 }
@@ -68,8 +69,8 @@ impl MemoryJournal {
 
     fn open_now(&self, id: StreamId, idempotency: Option<Idempotency>) -> Result<Opened, JournalError> {
         let mut state = self.swept();
-        if let Some(claimed) = idempotency.as_ref().and_then(|idempotency| state.lookup(idempotency)) {
-            return Ok(Opened::Claimed(claimed));
+        if idempotency.as_ref().is_some_and(|idempotency| state.keys.contains_key(&idempotency.key)) {
+            return Ok(Opened::Taken);
         }
         if state.orphans.len() * OVERHEAD > self.0.budget {
             return Err(JournalError::Unavailable(
@@ -78,7 +79,7 @@ impl MemoryJournal {
         }
         let stream = Arc::new(Stream::with(id.clone(), Buffer::counted(OVERHEAD, self.0.used.clone())));
         let key = idempotency.map(|Idempotency { key, fingerprint }| {
-            state.keys.insert(key.clone(), Owner { fingerprint, id: id.clone() });
+            state.keys.insert(key.clone(), Claim { fingerprint, id: id.clone() });
             key
         });
         state.streams.insert(id, Entry { stream: stream.clone(), key });
@@ -143,11 +144,11 @@ impl State {
     }
 
     fn lookup(&self, Idempotency { key, fingerprint }: &Idempotency) -> Option<Claimed> {
-        let owner = self.keys.get(key)?;
-        if owner.fingerprint != *fingerprint {
+        let claim = self.keys.get(key)?;
+        if claim.fingerprint != *fingerprint {
             return Some(Claimed::ByAnother);
         }
-        let kept = self.streams.get(&owner.id);
+        let kept = self.streams.get(&claim.id);
         Some(kept.map_or(Claimed::Expired, |entry| Claimed::Stream(entry.stream.clone())))
     }
 }
@@ -173,17 +174,17 @@ impl Journal for MemoryJournal {
         async move {
             let mut state = self.swept();
             // From the back: it has only just finished.
-            if let Some(place) = state.finished.iter().rposition(|(_, finished)| finished == id) {
-                state.finished.remove(place);
+            if let Some(at) = state.finished.iter().rposition(|(_, finished)| finished == id) {
+                state.finished.remove(at);
             }
             state.remove(id);
-            let Some(key) = key.filter(|key| state.keys.get(key).is_some_and(|owner| owner.id == *id)) else {
+            let Some(key) = key.filter(|key| state.keys.get(key).is_some_and(|claim| claim.id == *id)) else {
                 return Ok(());
             };
             state.keys.remove(key);
             // Where it was evicted as soon as it had finished, because running streams fill the journal.
-            if let Some(place) = state.orphans.iter().rposition(|(_, orphan)| orphan == key) {
-                state.orphans.remove(place);
+            if let Some(at) = state.orphans.iter().rposition(|(_, orphan)| orphan == key) {
+                state.orphans.remove(at);
                 self.0.used.fetch_sub(OVERHEAD, Relaxed);
             }
             Ok(())

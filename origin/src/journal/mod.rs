@@ -23,7 +23,7 @@ use crate::stream::{Event, Stream};
 ///
 /// A stream may have more readers than the journal knows of: it hands out the [`Stream`], which counts them.
 pub trait Journal: Send + Sync + 'static {
-    /// Opens a new stream, or finds the one that a start with the same key has opened.
+    /// Opens a new stream, unless the key was taken before: [`Journal::lookup`] tells by whom.
     ///
     /// # Errors
     /// [`JournalError::Unavailable`]; the same for all its methods.
@@ -70,7 +70,7 @@ pub enum Opened {
     /// A new stream.
     New(Arc<Stream>, Box<dyn Writer>),
     /// The key was taken before.
-    Claimed(Claimed),
+    Taken,
 }
 
 /// What a key was taken with.
@@ -98,6 +98,9 @@ pub enum JournalError {
     /// It can't be reached, refuses, or is full.
     #[error(transparent)]
     Unavailable(Box<dyn std::error::Error + Send + Sync>),
+    /// It has no time for a load now. It works, and running streams go on.
+    #[error("too many streams are being loaded")]
+    Busy,
     /// No origin of this version has written what it holds of the stream.
     #[error("what the journal holds of the stream can't be read")]
     Unreadable,

@@ -40,7 +40,8 @@ struct Frames {
     share: Share,
 }
 
-/// What starts are answered with: decided once, so that no key is freed under a reader of the stream.
+/// What the starts of this process are answered with: decided once, so that no key is freed under a reader of the stream.
+/// At another origin a start whose own window is over is answered with the stream, whatever the owner decides later.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Answer {
     #[default]

@@ -52,7 +52,7 @@ pub struct Terminal {
     pub after: Duration,
     /// The problem, where it is `failed`.
     pub failed: Option<Problem>,
-    /// It came in place of a first token, before any start was answered with the stream: starts are answered with the
+    /// It came in place of a first token, before its owner answered a start with the stream: starts are answered with the
     /// problem instead.
     #[serde(default)]
     pub refused: bool,

@@ -48,7 +48,9 @@ pub async fn spawn_origin_at(address: Ipv4Addr, flags: &[&str]) -> Origin {
     let server = tokio::spawn(async move {
         let shutdown = async { drop(stopped.await) };
         let models: app::Models = vec![Arc::new(Scripted)];
-        app::serve(listener, Some(for_figures), config, secrets, models, journal, shutdown).await;
+        app::serve(listener, Some(for_figures), config, secrets, models, journal, shutdown)
+            .await
+            .expect("the journal runs");
     });
     Origin { figures, stop: Some(stop), server, ..Origin::at(address) }
 }

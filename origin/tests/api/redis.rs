@@ -188,9 +188,9 @@ async fn a_failure_within_the_window_is_a_status_however_late_redis_has_it() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_key_is_freed_under_a_reader_that_was_answered_with_the_stream() {
     let server = RedisServer::start();
-    let ([a, b], start) = spawn_two_with_a_failing_start(&server, 550).await;
+    let ([a, b], start) = spawn_two_with_a_failing_start(&server, 1_500).await;
     let (first, ()) = tokio::join!(open(start(&a)), async {
-        tokio::time::sleep(Duration::from_millis(450)).await;
+        tokio::time::sleep(Duration::from_millis(1_200)).await;
         server.send(&["CLIENT PAUSE 1500 WRITE"]);
     });
     let id = id_of(&first);

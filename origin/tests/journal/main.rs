@@ -71,13 +71,21 @@ async fn new(journal: &dyn Journal, claim: Option<Idempotency>) -> (Arc<Stream>,
         loop {
             // Where Redis has only just come back the first try may find the old connection.
             match journal.open(id(), claim.clone()).await {
-                Ok(Opened::New(log, writer)) => return (log, writer),
+                Ok(Opened::New(stream, writer)) => return (stream, writer),
                 Ok(_) => panic!("the claim is new"),
                 Err(_) => sleep(Duration::from_millis(50)).await,
             }
         }
     };
     timeout(LONG, opened).await.expect("a stream is opened")
+}
+
+/// The stream that an earlier start with this key has opened.
+async fn attached(journal: &dyn Journal, claim: &Idempotency) -> Arc<Stream> {
+    match journal.lookup(claim).await.unwrap() {
+        Some(Claimed::Stream(stream)) => stream,
+        _ => panic!("the key has a stream that is kept"),
+    }
 }
 
 fn id() -> StreamId {
@@ -98,17 +106,17 @@ fn failed() -> Event {
 }
 
 /// All frames of a stream, when it has ended.
-async fn bytes(log: &Stream) -> Vec<u8> {
-    timeout(LONG, log.buffer.ended()).await.expect("it ends");
-    match log.buffer.read(0, usize::MAX, false) {
+async fn bytes(stream: &Stream) -> Vec<u8> {
+    timeout(LONG, stream.buffer.ended()).await.expect("it ends");
+    match stream.buffer.read(0, usize::MAX, false) {
         Read::Frames { bytes, terminal: true, .. } => bytes.to_vec(),
         other => panic!("the whole stream, not {other:?}"),
     }
 }
 
 /// A stream's chunks, and `!` for its failure.
-async fn text(log: &Stream) -> String {
-    let bytes = String::from_utf8(bytes(log).await).unwrap();
+async fn text(stream: &Stream) -> String {
+    let bytes = String::from_utf8(bytes(stream).await).unwrap();
     let chunk = |data: &str| {
         let data: serde_json::Value = serde_json::from_str(data).unwrap();
         data["chunk"].as_str().unwrap_or("!").to_owned()
@@ -117,8 +125,8 @@ async fn text(log: &Stream) -> String {
     data.map(chunk).collect::<Vec<_>>().join("|")
 }
 
-fn kind(log: &Stream) -> Kind {
-    log.buffer.terminal().expect("it has ended").failed.expect("as failed").kind()
+fn kind(stream: &Stream) -> Kind {
+    stream.buffer.terminal().expect("it has ended").failed.expect("as failed").kind()
 }
 
 fn hub(journal: Arc<dyn Journal>) -> Hub {

@@ -6,18 +6,18 @@ use super::*;
 async fn what_one_origin_writes_the_other_reads_byte_for_byte() {
     let server = RedisServer::start();
     let (a, b) = (origin(&server).await, origin(&server).await);
-    let (log, mut writer) = new(&*a, None).await;
-    let early = b.find(log.id()).await.unwrap().unwrap();
+    let (stream, mut writer) = new(&*a, None).await;
+    let early = b.find(stream.id()).await.unwrap().unwrap();
     for word in 0..50 {
         writer.append(&[chunk(&format!("{word}\n")), chunk("\u{1f426}")]).await.unwrap();
     }
-    let late = origin(&server).await.find(log.id()).await.unwrap().unwrap();
+    let late = origin(&server).await.find(stream.id()).await.unwrap().unwrap();
     writer.append(&[failed()]).await.unwrap();
-    let after = origin(&server).await.find(log.id()).await.unwrap().unwrap();
-    let all = bytes(&log).await;
+    let after = origin(&server).await.find(stream.id()).await.unwrap().unwrap();
+    let all = bytes(&stream).await;
     for other in [early, late, after] {
         assert_eq!(bytes(&other).await, all);
-        assert_eq!(other.buffer.terminal(), log.buffer.terminal());
+        assert_eq!(other.buffer.terminal(), stream.buffer.terminal());
     }
 }
 
@@ -27,15 +27,15 @@ async fn fault_10_the_same_key_at_two_origins_at_once_is_one_stream() {
     let (a, b) = (origin(&server).await, origin(&server).await);
     for round in 0..20 {
         let (first, second) = tokio::join!(a.open(id(), Some(claim(round, 0))), b.open(id(), Some(claim(round, 0))));
-        let (log, mut writer, other) = match (first.unwrap(), second.unwrap()) {
-            (Opened::New(log, writer), Opened::Claimed(Claimed::Stream(other)))
-            | (Opened::Claimed(Claimed::Stream(other)), Opened::New(log, writer)) => (log, writer, other),
+        let (stream, mut writer, other) = match (first.unwrap(), second.unwrap()) {
+            (Opened::New(stream, writer), Opened::Taken) => (stream, writer, attached(&*b, &claim(round, 0)).await),
+            (Opened::Taken, Opened::New(stream, writer)) => (stream, writer, attached(&*a, &claim(round, 0)).await),
             _ => panic!("one is new, the other the same"),
         };
         writer.append(&[failed()]).await.unwrap();
-        assert_eq!(bytes(&other).await, bytes(&log).await);
+        assert_eq!(bytes(&other).await, bytes(&stream).await);
         // Each of them can free it.
-        if round % 2 == 0 { &a } else { &b }.discard(log.id(), Some(&claim(round, 0).key)).await.unwrap();
+        if round % 2 == 0 { &a } else { &b }.discard(stream.id(), Some(&claim(round, 0).key)).await.unwrap();
         let (_, mut writer) = new(&*a, Some(claim(round, 0))).await;
         writer.append(&[failed()]).await.unwrap();
     }
@@ -89,18 +89,18 @@ async fn replays_at_hand_are_bounded_and_go_when_redis_drops_them() {
         assert!(b.find(id).await.unwrap().is_some());
     }
     assert!((1..=REPLAY_BYTES).contains(&b.bytes()), "{}", b.bytes());
-    let last = ids.last().unwrap();
-    server.send(&[&format!("PEXPIRE headwater:events:{last} 300")]);
-    // Not loaded anew: what it says of the time is known from the first load.
-    assert!(b.find(last).await.unwrap().is_some());
     let third = origin(&server).await;
+    let last = ids.last().unwrap();
+    server.send(&[&format!("PEXPIRE headwater:events:{last} 2000")]);
     assert!(third.find(last).await.unwrap().is_some());
+    server.send(&[&format!("DEL headwater:events:{last}")]);
+    assert!(third.find(last).await.unwrap().is_some(), "it is at hand");
     let gone = async {
         while third.find(last).await.unwrap().is_some() {
             sleep(Duration::from_millis(20)).await;
         }
     };
-    timeout(LONG, gone).await.expect("it is kept as long as Redis keeps it");
+    timeout(LONG, gone).await.expect("it goes when Redis would have dropped it");
 }
 
 #[tokio::test]
@@ -108,11 +108,11 @@ async fn fault_17_a_stream_whose_origin_is_dead_ends_as_interrupted() {
     let server = RedisServer::start();
     let (dead, alive) = (dead_origin(&server).await, origin(&server).await);
     for events in [&[][..], &[chunk("a"), chunk("b")]] {
-        let (log, mut writer) = new(&*dead, Some(claim(events.len(), 0))).await;
+        let (stream, mut writer) = new(&*dead, Some(claim(events.len(), 0))).await;
         if !events.is_empty() {
             writer.append(events).await.unwrap();
         }
-        let followed = alive.find(log.id()).await.unwrap().unwrap();
+        let followed = alive.find(stream.id()).await.unwrap().unwrap();
         assert_eq!(
             (followed.buffer.len(), followed.buffer.terminal()),
             (events.len() as u64, None),
@@ -122,12 +122,11 @@ async fn fault_17_a_stream_whose_origin_is_dead_ends_as_interrupted() {
         assert_eq!(kind(&followed), Kind::Interrupted);
         // A start with its key is told the same, and doesn't wait for it.
         let third = origin(&server).await;
-        let again = third.open(id(), Some(claim(events.len(), 0))).await.unwrap();
-        let Opened::Claimed(Claimed::Stream(again)) = again else { panic!("the key is taken") };
+        let again = attached(&*third, &claim(events.len(), 0)).await;
         assert_eq!(bytes(&again).await, bytes(&followed).await);
         // Nor does the dead one, should it come back.
         assert!(writer.append(&[chunk("c")]).await.is_err(), "it is fenced");
-        assert_eq!(bytes(&log).await, bytes(&followed).await, "all saw the same end");
+        assert_eq!(bytes(&stream).await, bytes(&followed).await, "all saw the same end");
     }
 }
 

@@ -32,14 +32,13 @@ const INBOX_MESSAGES: usize = 1000;
 /// Characters of an instance's name.
 const INSTANCE_CHARS: usize = 22;
 
-/// Opens a stream, or returns what its key was claimed with before.
+/// Opens a stream, unless its key was taken before; returns whether it has.
 /// KEYS: events, lease, and the key where there is one. ARGV: id, instance, lease, retention, fingerprint.
 const OPEN: &str = r"
 -- An earlier attempt, whose answer was lost: an id is used once.
-if redis.call('EXISTS', KEYS[1]) == 1 then return false end
+if redis.call('EXISTS', KEYS[1]) == 1 then return 1 end
 if KEYS[3] then
-  local claimed = redis.call('HMGET', KEYS[3], 'fingerprint', 'id')
-  if claimed[1] then return claimed end
+  if redis.call('EXISTS', KEYS[3]) == 1 then return 0 end
   redis.call('HSET', KEYS[3], 'fingerprint', ARGV[5], 'id', ARGV[1])
   redis.call('PEXPIRE', KEYS[3], ARGV[4])
 end
@@ -48,7 +47,7 @@ redis.call('XGROUP', 'CREATE', KEYS[1], 'opened', '0', 'MKSTREAM')
 redis.call('XGROUP', 'DESTROY', KEYS[1], 'opened')
 redis.call('PEXPIRE', KEYS[1], ARGV[4])
 redis.call('SET', KEYS[2], ARGV[2], 'PX', ARGV[3])
-return false
+return 1
 ";
 
 /// Frees a key, if it is still this stream's. KEYS: key. ARGV: id.
@@ -106,21 +105,22 @@ impl Backend for Redis {
         Ok(self.commands.command(&cmd("PING")).await?)
     }
 
-    async fn open(&self, id: &StreamId, idempotency: Option<&Idempotency>) -> Result<Option<Claim>, JournalError> {
+    async fn open(&self, id: &StreamId, idempotency: Option<&Idempotency>) -> Result<bool, JournalError> {
         let mut open = self.open.key(events(id));
         open.key(lease(id)).arg(id.as_str()).arg(&self.instance);
         open.arg(millis(self.lease)).arg(millis(self.running_retention()));
         if let Some(idempotency) = idempotency {
             open.key(key(&idempotency.key)).arg(&idempotency.fingerprint[..]);
         }
-        claim(self.commands.script(&open).await?)
+        Ok(self.commands.script(&open).await?)
     }
 
     async fn claim(&self, claimed: &IdempotencyKey) -> Result<Option<Claim>, JournalError> {
         let mut get = cmd("HMGET");
         get.arg(key(claimed)).arg("fingerprint").arg("id");
         let (fingerprint, id): (Option<Bytes>, Option<String>) = self.commands.command(&get).await?;
-        claim(fingerprint.zip(id))
+        let Some((fingerprint, id)) = fingerprint.zip(id) else { return Ok(None) };
+        Ok(Some(Claim { fingerprint, id: id.parse().map_err(|_| JournalError::Unreadable)? }))
     }
 
     async fn append(&self, id: &StreamId, entry: &Entry) -> Result<Appended, JournalError> {
@@ -143,21 +143,17 @@ impl Backend for Redis {
         Ok(self.commands.pipeline(&finish).await?)
     }
 
-    async fn load(&self, id: &StreamId, first: u64) -> Result<Option<Stored>, JournalError> {
-        // Asked first, where answers are quick: whether there is such a stream, and a server to load it from.
+    async fn look(&self, id: &StreamId) -> Result<Option<Stored>, JournalError> {
         let mut look = pipe();
         look.exists(events(id)).get(lease(id)).pttl(events(id));
         let (exists, owner, ttl): (bool, Option<String>, i64) = self.commands.pipeline(&look).await?;
-        if !exists {
-            return Ok(None);
-        }
-        let range: StreamRangeReply = self.loads.command(&Cmd::xrange(events(id), keys::entry_id(first), "+")).await?;
-        let entries = range.ids.iter().map(keys::entry).collect::<Option<_>>().ok_or(JournalError::Unreadable)?;
-        Ok(Some(Stored { entries, owner, expires: Duration::from_millis(ttl.try_into().unwrap_or(0)) }))
+        Ok(exists.then(|| Stored { owner, expires: Duration::from_millis(ttl.try_into().unwrap_or(0)) }))
     }
 
-    async fn owner(&self, id: &StreamId) -> Result<Option<String>, JournalError> {
-        Ok(self.commands.command(&Cmd::get(lease(id))).await?)
+    async fn load(&self, id: &StreamId, first: u64) -> Result<Vec<Entry>, JournalError> {
+        let load = Cmd::xrange(events(id), keys::entry_id(first), "+");
+        let range: StreamRangeReply = self.loads.command(&load).await?;
+        range.ids.iter().map(keys::entry).collect::<Option<_>>().ok_or(JournalError::Unreadable)
     }
 
     async fn discard(&self, id: &StreamId, claimed: Option<&IdempotencyKey>) -> Result<(), JournalError> {
@@ -214,12 +210,6 @@ impl Backend for Redis {
     async fn subscribe(&self) -> Result<RedisSubscription, JournalError> {
         Ok(RedisSubscription::connect(&self.client, inbox(&self.instance)).await?)
     }
-}
-
-/// What a key's hash holds, as a claim.
-fn claim(held: Option<(Bytes, String)>) -> Result<Option<Claim>, JournalError> {
-    let Some((fingerprint, id)) = held else { return Ok(None) };
-    Ok(Some(Claim { fingerprint, id: id.parse().map_err(|_| JournalError::Unreadable)? }))
 }
 
 /// PEXPIRE and PX take whole milliseconds.

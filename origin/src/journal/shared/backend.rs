@@ -26,14 +26,15 @@ pub trait Backend: Send + Sync + 'static {
     /// Asks for an answer, and for nothing else.
     fn ping(&self) -> impl Future<Output = Result<(), JournalError>> + Send;
 
-    /// Opens a stream, and takes its lease and its key. Where the key is taken it opens nothing, and returns who took it.
+    /// Opens a stream, and takes its lease and its key. Where the key was taken before it opens nothing. Returns whether
+    /// it has opened the stream.
     fn open(
         &self,
         id: &StreamId,
         idempotency: Option<&Idempotency>,
-    ) -> impl Future<Output = Result<Option<Claim>, JournalError>> + Send;
+    ) -> impl Future<Output = Result<bool, JournalError>> + Send;
 
-    /// Who has taken the key.
+    /// The start that has taken the key.
     fn claim(&self, key: &IdempotencyKey) -> impl Future<Output = Result<Option<Claim>, JournalError>> + Send;
 
     /// Appends an entry, unless another one has its index. Whoever appends first has decided, whatever its lease.
@@ -46,12 +47,12 @@ pub trait Backend: Send + Sync + 'static {
         key: Option<&IdempotencyKey>,
     ) -> impl Future<Output = Result<(), JournalError>> + Send;
 
-    /// The stream's entries from event `first` on; `None` where there is no such stream. Takes as long as the bytes take,
-    /// and holds up no other command.
-    fn load(&self, id: &StreamId, first: u64) -> impl Future<Output = Result<Option<Stored>, JournalError>> + Send;
+    /// Whether there is such a stream, who holds its lease, and how long it is kept.
+    fn look(&self, id: &StreamId) -> impl Future<Output = Result<Option<Stored>, JournalError>> + Send;
 
-    /// The instance that holds the stream's lease.
-    fn owner(&self, id: &StreamId) -> impl Future<Output = Result<Option<String>, JournalError>> + Send;
+    /// The stream's entries, in order, from event `first` on. Takes as long as the bytes take, and holds up no other
+    /// command.
+    fn load(&self, id: &StreamId, first: u64) -> impl Future<Output = Result<Vec<Entry>, JournalError>> + Send;
 
     /// Frees the key, where it is still this stream's, and drops the lease. The entries stay for a few seconds, for
     /// those who are reading them.
@@ -140,11 +141,9 @@ pub struct Claim {
     pub id: StreamId,
 }
 
-/// A stream as the server holds it.
+/// A stream on the server, without its entries.
 #[derive(Debug)]
 pub struct Stored {
-    /// Its entries, in order.
-    pub entries: Vec<Entry>,
     /// The instance that holds its lease.
     pub owner: Option<String>,
     /// How long it is still kept, unless that is renewed.

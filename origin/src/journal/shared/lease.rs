@@ -38,8 +38,8 @@ impl<B: Backend> Inner<B> {
     }
 
     async fn renew_all(&self) -> Result<(), JournalError> {
-        let (renewed, watched, freed) = tokio::join!(self.renew(), self.watch(), self.free_all());
-        if !(renewed? | watched? | freed?) {
+        let (renewed, watched) = tokio::join!(self.renew(), self.watch());
+        if !(renewed? | watched?) {
             // Nothing had to be sent.
             self.backend.ping().await?;
         }
@@ -77,12 +77,17 @@ impl<B: Backend> Inner<B> {
         Ok(true)
     }
 
-    /// Frees the keys of starts that were never answered. Returns whether there was any.
-    async fn free_all(&self) -> Result<bool, JournalError> {
-        let keys = self.registry.unconfirmed_keys();
-        for key in &keys {
-            self.free(key).await?;
+    /// Frees the keys of starts that were never answered. Where that fails it says nothing of leases, and is repeated.
+    pub(super) async fn free_keys(&self) {
+        let mut attempts = interval(self.lease / RENEWALS);
+        attempts.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            attempts.tick().await;
+            for key in self.registry.unconfirmed_keys() {
+                if self.free(&key).await.is_err() {
+                    break;
+                }
+            }
         }
-        Ok(!keys.is_empty())
     }
 }

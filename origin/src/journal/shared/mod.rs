@@ -31,10 +31,10 @@ use headwater_protocol::{IdempotencyKey, Problem, StreamId};
 use tokio::time::Instant;
 
 use self::{
-    backend::{Appended, Backend, Claim, Message},
+    backend::{Appended, Backend, Message},
     owner::Owner,
     registry::Registry,
-    replays::Replays,
+    replays::{Replays, Turn},
 };
 use super::{Claimed, Idempotency, Journal, JournalError, Opened};
 use crate::stream::{Append, Event, Stream};
@@ -69,14 +69,7 @@ impl<B: Backend> Journal for SharedJournal<B> {
     }
 
     fn lookup<'a>(&'a self, idempotency: &'a Idempotency) -> BoxFuture<'a, Result<Option<Claimed>, JournalError>> {
-        async {
-            self.0.free(&idempotency.key).await?;
-            match self.0.backend.claim(&idempotency.key).await? {
-                Some(claim) => Ok(Some(self.0.claimed(idempotency, claim).await?)),
-                None => Ok(None),
-            }
-        }
-        .boxed()
+        self.0.lookup(idempotency).boxed()
     }
 
     fn find<'a>(&'a self, id: &'a StreamId) -> BoxFuture<'a, Result<Option<Arc<Stream>>, JournalError>> {
@@ -104,7 +97,10 @@ impl<B: Backend> Journal for SharedJournal<B> {
     }
 
     fn run(&self) -> BoxFuture<'_, ()> {
-        futures::future::join(self.0.hold_leases(), self.0.follow()).map(|((), ())| ()).boxed()
+        async {
+            tokio::join!(self.0.hold_leases(), self.0.follow(), self.0.free_keys());
+        }
+        .boxed()
     }
 }
 
@@ -118,61 +114,75 @@ impl<B: Backend> Inner<B> {
         // Registered before the server has it, so that a start with the same key finds it here as soon as it can. Where
         // the answer is lost, or nobody waits for it any more, dropping the owner discards the stream that there may be.
         let mut owner = Owner::opening(self.clone(), stream.clone(), key);
-        let claim = self.backend.open(stream.id(), idempotency.as_ref()).await?;
-        let Some((idempotency, claim)) = idempotency.zip(claim) else {
+        if self.backend.open(stream.id(), idempotency.as_ref()).await? {
             owner.opened();
-            return Ok(Opened::New(stream, Box::new(owner)));
-        };
-        owner.not_opened();
-        drop(owner);
-        Ok(Opened::Claimed(self.claimed(&idempotency, claim).await?))
+            Ok(Opened::New(stream, Box::new(owner)))
+        } else {
+            owner.not_opened();
+            Ok(Opened::Taken)
+        }
     }
 
-    /// Discards the stream that an earlier start with this key may have opened without learning of it.
+    async fn lookup(self: &Arc<Self>, idempotency: &Idempotency) -> Result<Option<Claimed>, JournalError> {
+        self.free(&idempotency.key).await?;
+        let Some(claim) = self.backend.claim(&idempotency.key).await? else { return Ok(None) };
+        if *claim.fingerprint != idempotency.fingerprint[..] {
+            return Ok(Some(Claimed::ByAnother));
+        }
+        Ok(Some(self.find(&claim.id).await?.map_or(Claimed::Expired, Claimed::Stream)))
+    }
+
+    /// Discards the streams that earlier starts with this key may have opened without learning of it.
     async fn free(&self, key: &IdempotencyKey) -> Result<(), JournalError> {
-        let Some(id) = self.registry.unconfirmed(key) else { return Ok(()) };
-        self.backend.discard(&id, Some(key)).await?;
-        self.registry.confirm(key, &id);
+        for id in self.registry.unconfirmed(key) {
+            self.backend.discard(&id, Some(key)).await?;
+            self.registry.confirm(key, &id);
+        }
         Ok(())
     }
 
-    /// What the key was claimed with before.
-    async fn claimed(&self, idempotency: &Idempotency, claim: Claim) -> Result<Claimed, JournalError> {
-        if *claim.fingerprint != idempotency.fingerprint[..] {
-            return Ok(Claimed::ByAnother);
-        }
-        Ok(self.find(&claim.id).await?.map_or(Claimed::Expired, Claimed::Stream))
-    }
-
-    async fn find(&self, id: &StreamId) -> Result<Option<Arc<Stream>>, JournalError> {
+    async fn find(self: &Arc<Self>, id: &StreamId) -> Result<Option<Arc<Stream>>, JournalError> {
         if let Some(stream) = self.registry.find(id) {
             self.replays.used(id);
             return Ok(Some(stream));
         }
-        let turn = self.replays.turn(id).await?;
+        // A task of its own: where its reader leaves the server sends the stream all the same, and another reader may wait
+        // for it.
+        let load = tokio::spawn(self.clone().load(id.clone()));
+        load.await.unwrap_or_else(|error| Err(JournalError::Unavailable(error.into())))
+    }
+
+    /// Takes a stream that isn't here from the server, and follows it where it runs.
+    async fn load(self: Arc<Self>, id: StreamId) -> Result<Option<Arc<Stream>>, JournalError> {
+        let Some(stored) = self.backend.look(&id).await? else { return Ok(None) };
+        let place = match self.replays.turn(&id).await? {
+            Turn::Found(stream) => return Ok(Some(stream)),
+            Turn::Load(place) => place,
+        };
         // Loaded by another while this one waited for its turn.
-        if let Some(stream) = self.registry.find(id) {
+        if let Some(stream) = self.registry.find(&id) {
             return Ok(Some(stream));
         }
-        let Some(stored) = self.backend.load(id, 0).await? else { return Ok(None) };
+        // What runs is resumed or stopped, and doesn't wait behind replays.
+        let _permit = if stored.owner.is_none() { Some(self.replays.permit().await?) } else { None };
         let stream = Arc::new(Stream::elsewhere(id.clone()));
-        for entry in &stored.entries {
-            if !matches!(stream.buffer.append(entry), Append::Next) {
+        for entry in self.backend.load(&id, 0).await? {
+            if stream.buffer.append(&entry) != Append::Next {
                 return Err(JournalError::Unreadable);
             }
         }
         let stream = self.registry.read(stream);
         if stream.buffer.has_ended() {
-            turn.keep(&stream, stored.expires);
+            place.keep(&stream, stored.expires);
             return Ok(Some(stream));
         }
-        self.backend.mark_read(std::slice::from_ref(id)).await?;
+        self.backend.mark_read(std::slice::from_ref(&id)).await?;
         match stored.owner {
-            Some(owner) => self.backend.send(&owner, Message::Reader, id).await?,
+            Some(owner) => self.backend.send(&owner, Message::Reader, &id).await?,
             None => self.interrupt(&stream).await?,
         }
         // From now on the follower reads it; this ends a wait that began without it.
-        self.backend.send(self.backend.instance(), Message::Wake, id).await?;
+        self.backend.send(self.backend.instance(), Message::Wake, &id).await?;
         Ok(Some(stream))
     }
 
@@ -185,7 +195,7 @@ impl<B: Backend> Inner<B> {
         if self.registry.writes(stream.id()) || stream.buffer.has_ended() {
             return Ok(());
         }
-        match self.backend.owner(stream.id()).await? {
+        match self.backend.look(stream.id()).await?.and_then(|stored| stored.owner) {
             Some(owner) => self.backend.send(&owner, Message::Stop, stream.id()).await,
             None => self.interrupt(stream).await,
         }

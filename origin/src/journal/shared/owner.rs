@@ -85,11 +85,11 @@ impl<B: Backend> Owner<B> {
     /// Takes what the server holds from the entry's index on: the entry itself, where the answer to an earlier attempt
     /// was lost; or the end that another origin has appended, because it took this one for dead; or both.
     async fn reconcile(&self, entry: &Entry) -> Result<(), JournalError> {
-        let stored = self.journal.backend.load(self.stream.id(), entry.first).await?.ok_or(JournalError::Lost)?;
-        for entry in &stored.entries {
+        let stored = self.journal.backend.load(self.stream.id(), entry.first).await?;
+        for entry in &stored {
             let _ = self.stream.buffer.append(entry);
         }
-        let is_own = stored.entries.first().is_some_and(|first| first.frames == entry.frames);
+        let is_own = stored.first().is_some_and(|first| first.frames == entry.frames);
         let has_ended = self.stream.buffer.has_ended();
         if is_own && has_ended == entry.terminal.is_some() {
             Ok(())
@@ -139,7 +139,7 @@ impl<B: Backend> Drop for Owner<B> {
             (State::Opening, Ok(runtime)) => {
                 if let Some(key) = key {
                     journal.registry.unconfirm(key.clone(), stream.id().clone());
-                    // Where this fails, too, the lease task or the next start with the key repeats it.
+                    // Where this fails, too, it is repeated, from time to time and by the next start with the key.
                     runtime.spawn(async move { journal.free(&key).await });
                 }
             }

@@ -10,16 +10,16 @@ use tokio::time::Instant;
 
 use crate::stream::{ReaderGuard, Stream};
 
-/// The most keys of unanswered starts. What was on its way when the server went away is fewer; what is asked of a server
-/// that is away opens nothing.
+/// The most unanswered starts that are remembered. Beyond it a key stays taken until it expires. Starts at once are fewer,
+/// but a server that hangs may carry out later what it was sent meanwhile.
 const MAX_UNCONFIRMED: usize = 1024;
 
-/// The registry holds no stream: one that nobody else holds any more is dropped at once.
+/// The registry holds no stream, but for a reader elsewhere: one that nobody else holds any more is dropped at once.
 #[derive(Default)]
 pub(super) struct Registry {
     streams: Mutex<HashMap<StreamId, Entry>>,
-    /// Keys, each with the stream that the server may have opened for it: its answer was lost, or nobody waited for it.
-    unconfirmed: Mutex<HashMap<IdempotencyKey, StreamId>>,
+    /// Keys, each with a stream that the server may have opened for it: its answer was lost, or nobody waited for it.
+    unconfirmed: Mutex<Vec<(IdempotencyKey, StreamId)>>,
 }
 
 struct Entry {
@@ -115,29 +115,27 @@ impl Registry {
     pub(super) fn unconfirm(&self, key: IdempotencyKey, id: StreamId) {
         let mut unconfirmed = self.lock_unconfirmed();
         if unconfirmed.len() < MAX_UNCONFIRMED {
-            unconfirmed.insert(key, id);
+            unconfirmed.push((key, id));
         }
     }
 
-    /// The stream that the server may have opened for an unanswered start with this key.
-    pub(super) fn unconfirmed(&self, key: &IdempotencyKey) -> Option<StreamId> {
-        self.lock_unconfirmed().get(key).cloned()
+    /// The streams that the server may have opened for unanswered starts with this key.
+    pub(super) fn unconfirmed(&self, key: &IdempotencyKey) -> Vec<StreamId> {
+        let unconfirmed = self.lock_unconfirmed();
+        unconfirmed.iter().filter(|(taken, _)| taken == key).map(|(_, id)| id.clone()).collect()
     }
 
-    /// All keys of unanswered starts.
+    /// The keys of all unanswered starts.
     pub(super) fn unconfirmed_keys(&self) -> Vec<IdempotencyKey> {
-        self.lock_unconfirmed().keys().cloned().collect()
+        self.lock_unconfirmed().iter().map(|(key, _)| key.clone()).collect()
     }
 
     /// The server has discarded the stream.
     pub(super) fn confirm(&self, key: &IdempotencyKey, id: &StreamId) {
-        let mut unconfirmed = self.lock_unconfirmed();
-        if unconfirmed.get(key) == Some(id) {
-            unconfirmed.remove(key);
-        }
+        self.lock_unconfirmed().retain(|(taken, opened)| (taken, opened) != (key, id));
     }
 
-    fn lock_unconfirmed(&self) -> MutexGuard<'_, HashMap<IdempotencyKey, StreamId>> {
+    fn lock_unconfirmed(&self) -> MutexGuard<'_, Vec<(IdempotencyKey, StreamId)>> {
         self.unconfirmed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

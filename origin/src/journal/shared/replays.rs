@@ -20,8 +20,8 @@ use crate::stream::Stream;
 
 /// Loads at once: enough to keep the connection busy, few enough for their bytes in memory.
 const LOADS: usize = 16;
-/// How long a reader waits for its turn: as long as the edge waits for an answer.
-const TURN_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a load waits for others: as long as the edge waits for an answer.
+const WAIT: Duration = Duration::from_secs(10);
 /// What a replay costs beside its frames, bytes.
 const OVERHEAD: usize = 512;
 /// Replays for which the cache makes room at first; it grows.
@@ -32,7 +32,7 @@ const MAX_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
 
 pub(super) struct Replays {
     /// The registry finds streams; the cache keeps them from being dropped.
-    cache: Cache<StreamId, Replay, Bytes>,
+    cache: Cache<StreamId, Replay, Weight>,
     loads: Semaphore,
 }
 
@@ -43,27 +43,28 @@ struct Replay {
     expires: Instant,
 }
 
+/// A replay's weight is its memory, bytes.
 #[derive(Clone)]
-struct Bytes;
+struct Weight;
 
-impl Weighter<StreamId, Replay> for Bytes {
+impl Weighter<StreamId, Replay> for Weight {
     fn weight(&self, _: &StreamId, replay: &Replay) -> u64 {
         (replay.stream.buffer.size() + OVERHEAD) as u64
     }
 }
 
-/// A place for a replay in the cache, while it is loaded.
-type Slot<'a> = PlaceholderGuard<'a, StreamId, Replay, Bytes, DefaultHashBuilder, DefaultLifecycle<StreamId, Replay>>;
-
-/// The right to load one stream. Others who want it wait until this is dropped.
-pub(super) struct Turn<'a> {
-    slot: Option<Slot<'a>>,
-    _permit: SemaphorePermit<'a>,
+/// What one of those who ask for a stream gets.
+pub(super) enum Turn<'a> {
+    /// Another one has loaded it.
+    Found(Arc<Stream>),
+    /// The right to load it. The others wait until this is dropped.
+    Load(Placeholder<'a>),
 }
 
-#[derive(Debug, thiserror::Error)]
-#[error("too many streams are being loaded")]
-struct Busy;
+/// Stands for a replay in the cache while it is loaded.
+pub(super) struct Placeholder<'a>(
+    PlaceholderGuard<'a, StreamId, Replay, Weight, DefaultHashBuilder, DefaultLifecycle<StreamId, Replay>>,
+);
 
 impl Replays {
     /// Keeps up to `bytes` of replays.
@@ -72,25 +73,31 @@ impl Replays {
         // One shard: an item must fit into its shard.
         options.shards(1).estimated_items_capacity(EXPECTED).weight_capacity(bytes as u64);
         let options = options.build().expect("what is required is set");
-        let cache = Cache::with_options(options, Bytes, DefaultHashBuilder::default(), DefaultLifecycle::default());
+        let cache = Cache::with_options(options, Weight, DefaultHashBuilder::default(), DefaultLifecycle::default());
         Self { cache, loads: Semaphore::new(LOADS) }
     }
 
-    /// Waits for the turn to load a stream: behind all who load the same one, and behind some of the others.
+    /// Waits until no other one loads the stream.
     ///
     /// # Errors
-    /// The turn did not come in time.
+    /// The wait is too long.
     pub(super) async fn turn(&self, id: &StreamId) -> Result<Turn<'_>, JournalError> {
-        let turn = async {
-            let slot = self.cache.get_value_or_guard_async(id).await.err();
-            let permit = self.loads.acquire().await.ok()?;
-            Some(Turn { slot, _permit: permit })
-        };
-        let turn = timeout(TURN_TIMEOUT, turn).await.ok().flatten();
-        turn.ok_or_else(|| JournalError::Unavailable(Busy.into()))
+        match timeout(WAIT, self.cache.get_value_or_guard_async(id)).await {
+            Ok(Ok(replay)) => Ok(Turn::Found(replay.stream)),
+            Ok(Err(guard)) => Ok(Turn::Load(Placeholder(guard))),
+            Err(_) => Err(JournalError::Busy),
+        }
     }
 
-    /// One more reader has found the stream: what is read often stays longest.
+    /// Waits until fewer than [`LOADS`] streams are being loaded.
+    ///
+    /// # Errors
+    /// The wait is too long.
+    pub(super) async fn permit(&self) -> Result<SemaphorePermit<'_>, JournalError> {
+        timeout(WAIT, self.loads.acquire()).await.ok().and_then(Result::ok).ok_or(JournalError::Busy)
+    }
+
+    /// One more reader has found the stream: replays that are read often stay longest.
     pub(super) fn used(&self, id: &StreamId) {
         drop(self.cache.get(id));
     }
@@ -99,20 +106,18 @@ impl Replays {
         self.cache.remove(id);
     }
 
-    /// Drops what the server has dropped.
+    /// Drops the replays that the server has dropped.
     pub(super) fn expire(&self) {
         let now = Instant::now();
         self.cache.retain(|_, replay| replay.expires > now);
     }
 }
 
-impl Turn<'_> {
+impl Placeholder<'_> {
     /// Keeps the stream, which has ended, until it `expires`.
     pub(super) fn keep(self, stream: &Arc<Stream>, expires: Duration) {
         let expires = Instant::now() + expires.min(MAX_KEPT);
-        if let Some(slot) = self.slot {
-            // Fails where it was discarded meanwhile.
-            let _ = slot.insert(Replay { stream: stream.clone(), expires });
-        }
+        // Fails where the replay was discarded meanwhile.
+        let _ = self.0.insert(Replay { stream: stream.clone(), expires });
     }
 }
