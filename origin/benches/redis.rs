@@ -64,13 +64,13 @@ async fn measure() -> Result<(), Failure> {
 /// The same at an origin that replays a finished stream to many meanwhile: one that it wrote itself, which it loads anew.
 async fn beside_replays([a, b]: [&Origin; 2]) -> Result<(), Failure> {
     let mut started = a.start_stream(REPLAYED.tokens, Duration::ZERO).await?;
-    let place = place(&mut started).await?;
+    let path = path_of(&mut started).await?;
     gaps(&mut started).await?;
     for (what, read) in [("in Redis, beside replays", a), ("in Redis, read at the other origin, beside replays", b)] {
         let (replays, until) = (AtomicUsize::new(0), Instant::now() + EVERY * BESIDE_REPLAYS.tokens as u32);
         let client = reqwest::Client::builder().no_proxy().build()?;
         let replay = || async {
-            let request = client.get(format!("http://{}{place}", read.address)).bearer_auth(SECRET);
+            let request = client.get(format!("http://{}{path}", read.address)).bearer_auth(SECRET);
             while Instant::now() < until {
                 let bytes =
                     request.try_clone().ok_or("it has no body")?.send().await?.error_for_status()?.bytes().await?;
@@ -97,8 +97,8 @@ async fn tell(what: &str, Load { streams, tokens }: Load, [writes, reads]: [&Ori
         if writes.address == reads.address {
             return gaps(&mut started).await;
         }
-        let place = place(&mut started).await?;
-        let mut followed = reads.follow(&place).await?;
+        let path = path_of(&mut started).await?;
+        let mut followed = reads.follow(&path).await?;
         drop(started);
         gaps(&mut followed).await
     }));
@@ -141,14 +141,14 @@ async fn gaps(socket: &mut TcpStream) -> Result<Vec<Duration>, Failure> {
 }
 
 /// The path of the stream that this response is.
-async fn place(socket: &mut TcpStream) -> Result<String, Failure> {
+async fn path_of(socket: &mut TcpStream) -> Result<String, Failure> {
     let mut head = Vec::new();
     while !head.windows(4).any(|end| end == b"\r\n\r\n") {
         socket.read_buf(&mut head).await?;
     }
     let head = String::from_utf8_lossy(&head);
-    let place = head.lines().find_map(|line| line.strip_prefix("content-location: "));
-    Ok(place.ok_or("a stream has no location")?.to_owned())
+    let path = head.lines().find_map(|line| line.strip_prefix("content-location: "));
+    Ok(path.ok_or("a stream has no location")?.to_owned())
 }
 
 /// An origin in a process of its own.
@@ -183,7 +183,7 @@ impl Origin {
         self.request("POST /prompts/simple", &serde_json::json!({ "topic": script }).to_string()).await
     }
 
-    async fn follow(&self, place: &str) -> std::io::Result<TcpStream> {
-        self.request(&format!("GET {place}"), "").await
+    async fn follow(&self, path: &str) -> std::io::Result<TcpStream> {
+        self.request(&format!("GET {path}"), "").await
     }
 }

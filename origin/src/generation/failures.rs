@@ -1,11 +1,9 @@
 //! Failures of the journal: a problem for the reader, a log line and a metric for the operator.
 
-use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use headwater_protocol::Problem;
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::{journal::JournalError, telemetry::metrics::Metrics};
@@ -37,7 +35,7 @@ impl JournalFailures {
     pub(super) fn problem(&self, operation: &'static str, error: &JournalError) -> Problem {
         self.metrics.journal_failed(operation);
         let now = Instant::now();
-        let mut state = self.state();
+        let mut state = self.state.lock();
         // A stream that can't be read or is lost says nothing of other streams.
         if matches!(error, JournalError::Unavailable(_)) {
             state.last = Some(now);
@@ -53,16 +51,11 @@ impl JournalFailures {
 
     /// The journal has opened a stream, or looked a key up.
     pub(super) fn clear(&self) {
-        self.state().last = None;
+        self.state.lock().last = None;
     }
 
     /// Whether the journal was unavailable lately, and has answered no start since.
     pub(super) fn are_recent(&self) -> bool {
-        self.state().last.is_some_and(|at| at.elapsed() < FAILING_FOR)
-    }
-
-    /// Nothing panics under the lock, so a poisoned one still guards a consistent state.
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().last.is_some_and(|at| at.elapsed() < FAILING_FOR)
     }
 }

@@ -6,12 +6,13 @@
 use std::{
     io,
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
 
 use hyper::rt::{Sleep, Timer};
+use parking_lot::Mutex;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     time::{self, Instant},
@@ -44,11 +45,6 @@ impl RequestTimer {
     pub(super) fn observe<S>(&self, socket: S) -> Observed<S> {
         Observed { socket, timer: self.clone() }
     }
-
-    /// A few assignments under the lock can't panic.
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl Timer for RequestTimer {
@@ -59,7 +55,7 @@ impl Timer for RequestTimer {
     /// hyper begins to wait for a head. Its own deadline doesn't count.
     fn sleep_until(&self, _: std::time::Instant) -> Pin<Box<dyn Sleep>> {
         let now = Instant::now();
-        let mut state = self.state();
+        let mut state = self.state.lock();
         state.began = state.ahead.then_some(now);
         drop(state);
         Box::pin(HeadSleep { timer: self.clone(), since: now, sleep: Box::pin(time::sleep_until(now)) })
@@ -79,7 +75,7 @@ impl Future for HeadSleep {
 
     /// hyper polls this after each read that didn't complete the head.
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let began = self.timer.state().began;
+        let began = self.timer.state.lock().began;
         let due = began.map_or(self.since + self.timer.keep_alive, |began| began + self.timer.head);
         if self.sleep.deadline() != due {
             self.sleep.as_mut().reset(due);
@@ -98,7 +94,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Observed<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.socket).poll_read(cx, buffer);
-        let mut state = self.timer.state();
+        let mut state = self.timer.state.lock();
         state.ahead = buffer.filled().len() > before;
         if state.ahead {
             state.began.get_or_insert_with(Instant::now);

@@ -3,7 +3,7 @@
 use std::{
     collections::{HashMap, VecDeque},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
@@ -11,6 +11,7 @@ use std::{
 
 use futures::{FutureExt, future::BoxFuture};
 use headwater_protocol::{IdempotencyKey, Problem, StreamId};
+use parking_lot::{Mutex, MutexGuard};
 use tokio::time::{Instant, sleep};
 
 use super::{Claimed, Idempotency, Journal, JournalError, Opened, Writer};
@@ -116,7 +117,7 @@ impl MemoryJournal {
 
     /// The state without what has expired by now.
     fn swept(&self) -> MutexGuard<'_, State> {
-        let mut state = self.lock();
+        let mut state = self.0.state.lock();
         let now = Instant::now();
         let expired = |at: &Instant| *at + self.0.retention <= now;
         while let Some((_, key)) = state.orphans.pop_front_if(|(at, _)| expired(at)) {
@@ -129,11 +130,6 @@ impl MemoryJournal {
             }
         }
         state
-    }
-
-    /// Nothing panics while the lock is held.
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -226,7 +222,7 @@ impl MemoryWriter {
         if entry.terminal.is_some() {
             self.journal.finish(self.stream.id());
         } else if self.journal.is_over_budget() {
-            self.journal.evict(&mut self.journal.lock());
+            self.journal.evict(&mut self.journal.0.state.lock());
         }
     }
 }
@@ -274,7 +270,7 @@ mod tests {
         for name in ["b", "c", "d"] {
             finished(&journal, name);
         }
-        let kept: Vec<_> = journal.lock().streams.keys().map(|id| id.origin().to_string()).collect();
+        let kept: Vec<_> = journal.0.state.lock().streams.keys().map(|id| id.origin().to_string()).collect();
         assert_eq!((kept, journal.bytes()), (vec!["d".to_owned()], 2 * one));
 
         let Read::Frames { bytes, .. } = read.buffer.read(0, 1, false) else { panic!("there is a frame") };

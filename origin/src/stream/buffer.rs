@@ -4,7 +4,7 @@ use std::{
     cmp::Ordering,
     mem,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
@@ -12,6 +12,7 @@ use std::{
 
 use bytes::Bytes;
 use headwater_protocol::Problem;
+use parking_lot::Mutex;
 use tokio::{
     sync::{Notify, futures::Notified},
     time::timeout,
@@ -151,7 +152,7 @@ impl Buffer {
 
     /// Appends the next entry and wakes the readers. Any other changes nothing.
     pub fn append(&self, entry: &Entry) -> Append {
-        let mut frames = self.lock();
+        let mut frames = self.frames.lock();
         let Frames { bytes: Storage::Open(bytes), ends, terminal, share, .. } = &mut *frames else {
             return Append::Closed;
         };
@@ -180,7 +181,7 @@ impl Buffer {
     /// The frames from number `from` on, whole ones, `most` bytes of them or, where it is larger, one. To `hold`
     /// is to wait for more of them, as long as there may be more.
     pub fn read(&self, from: u64, most: usize, hold: bool) -> Read {
-        let frames = self.lock();
+        let frames = self.frames.lock();
         let count = frames.ends.len();
         let first = usize::try_from(from).unwrap_or(usize::MAX);
         if first >= count {
@@ -207,12 +208,12 @@ impl Buffer {
 
     /// Whether the terminal event is there.
     pub fn has_ended(&self) -> bool {
-        self.lock().terminal.is_some()
+        self.frames.lock().terminal.is_some()
     }
 
     /// How the stream ended, where it has.
     pub fn terminal(&self) -> Option<Terminal> {
-        self.lock().terminal.clone()
+        self.frames.lock().terminal.clone()
     }
 
     /// Answers a start: with the stream at its first event, at the latest after `window`.
@@ -232,7 +233,7 @@ impl Buffer {
     }
 
     fn answer_now(&self) -> Option<Result<(), Problem>> {
-        let mut frames = self.lock();
+        let mut frames = self.frames.lock();
         match (frames.answer, &frames.terminal) {
             (Answer::Undecided | Answer::Refusal, Some(Terminal { failed: Some(problem), refused: true, .. })) => {
                 Some(Err(problem.clone()))
@@ -247,7 +248,7 @@ impl Buffer {
 
     /// Decides that starts are answered with a failure, unless one was answered with the stream. Returns whether they are.
     pub(super) fn refuse(&self) -> bool {
-        let mut frames = self.lock();
+        let mut frames = self.frames.lock();
         if frames.answer == Answer::Undecided {
             frames.answer = Answer::Refusal;
         }
@@ -276,7 +277,7 @@ impl Buffer {
 
     /// How many events there are.
     pub fn len(&self) -> u64 {
-        self.lock().ends.len() as u64
+        self.frames.lock().ends.len() as u64
     }
 
     /// Whether there is no event yet.
@@ -286,11 +287,6 @@ impl Buffer {
 
     /// Bytes of the frames.
     pub fn size(&self) -> usize {
-        self.lock().ends.last().map_or(0, |&end| end as usize)
-    }
-
-    /// Nothing panics while the lock is held, so a poisoned one holds whole frames all the same.
-    fn lock(&self) -> MutexGuard<'_, Frames> {
-        self.frames.lock().unwrap_or_else(PoisonError::into_inner)
+        self.frames.lock().ends.last().map_or(0, |&end| end as usize)
     }
 }

@@ -1,10 +1,8 @@
 //! One connection to Redis, on which commands are sent side by side.
 
-use std::{
-    sync::{Mutex, PoisonError},
-    time::Duration,
-};
+use std::time::Duration;
 
+use parking_lot::Mutex;
 use redis::{
     Client, Cmd, ErrorKind, FromRedisValue, Pipeline, RedisResult, ScriptInvocation, ServerErrorKind,
     aio::{ConnectionManager, ConnectionManagerConfig},
@@ -59,7 +57,7 @@ impl Connection {
     }
 
     fn manager(&self) -> ConnectionManager {
-        self.manager.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.manager.lock().clone()
     }
 
     /// The manager connects again by itself where the connection broke, but not where the server refused it, nor where it
@@ -74,7 +72,7 @@ impl Connection {
             | ErrorKind::Server(ReadOnly | MasterDown) = error.kind()
             && let Ok(manager) = ConnectionManager::new_lazy_with_config(self.client.clone(), config(self.timeout))
         {
-            *self.manager.lock().unwrap_or_else(PoisonError::into_inner) = manager;
+            *self.manager.lock() = manager;
         }
     }
 }

@@ -2,10 +2,11 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{Arc, Weak},
 };
 
 use headwater_protocol::{IdempotencyKey, StreamId};
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::stream::{ReaderGuard, Stream};
@@ -40,12 +41,12 @@ impl Registry {
     /// A stream that is written here.
     pub(super) fn write(&self, stream: &Arc<Stream>) {
         let role = Role::Owner { elsewhere: None };
-        self.lock().insert(stream.id().clone(), Entry { stream: Arc::downgrade(stream), key: None, role });
+        self.streams.lock().insert(stream.id().clone(), Entry { stream: Arc::downgrade(stream), key: None, role });
     }
 
     /// A stream that is read here. Returns the one that is registered already, where there is one.
     pub(super) fn read(&self, stream: Arc<Stream>) -> Arc<Stream> {
-        let mut streams = self.lock();
+        let mut streams = self.streams.lock();
         if let Some(known) = streams.get(stream.id()).and_then(|entry| entry.stream.upgrade()) {
             return known;
         }
@@ -54,24 +55,24 @@ impl Registry {
     }
 
     pub(super) fn find(&self, id: &StreamId) -> Option<Arc<Stream>> {
-        self.lock().get(id)?.stream.upgrade()
+        self.streams.lock().get(id)?.stream.upgrade()
     }
 
     /// Whether the stream is written here.
     pub(super) fn writes(&self, id: &StreamId) -> bool {
-        self.lock().get(id).is_some_and(|entry| matches!(entry.role, Role::Owner { .. }))
+        self.streams.lock().get(id).is_some_and(|entry| matches!(entry.role, Role::Owner { .. }))
     }
 
     /// The stream was started with this key.
     pub(super) fn claimed(&self, id: &StreamId, key: IdempotencyKey) {
-        if let Some(entry) = self.lock().get_mut(id) {
+        if let Some(entry) = self.streams.lock().get_mut(id) {
             entry.key = Some(key);
         }
     }
 
     /// The stream is not written here any more.
     pub(super) fn unwrite(&self, id: &StreamId) {
-        if let Some(entry) = self.lock().get_mut(id) {
+        if let Some(entry) = self.streams.lock().get_mut(id) {
             entry.role = Role::Follower;
         }
     }
@@ -79,7 +80,7 @@ impl Registry {
     /// Updates whether other origins read a stream that is written here. `asked` is when the server was asked; a reader
     /// that was reported later than that stays.
     pub(super) fn read_elsewhere(&self, id: &StreamId, read: bool, asked: Instant) {
-        let mut streams = self.lock();
+        let mut streams = self.streams.lock();
         let Some(Entry { stream, role: Role::Owner { elsewhere }, .. }) = streams.get_mut(id) else { return };
         match elsewhere {
             None if read => {
@@ -93,7 +94,7 @@ impl Registry {
 
     /// The streams that are written here, with their keys.
     pub(super) fn written(&self) -> Vec<(StreamId, Option<IdempotencyKey>)> {
-        let mut streams = self.lock();
+        let mut streams = self.streams.lock();
         streams.retain(|_, entry| entry.stream.strong_count() > 0);
         let written = streams.iter().filter(|(_, entry)| matches!(entry.role, Role::Owner { .. }));
         written.map(|(id, entry)| (id.clone(), entry.key.clone())).collect()
@@ -101,19 +102,19 @@ impl Registry {
 
     /// The running streams that are read here and written elsewhere.
     pub(super) fn followed(&self) -> Vec<Arc<Stream>> {
-        let streams = self.lock();
+        let streams = self.streams.lock();
         let read = streams.values().filter(|entry| matches!(entry.role, Role::Follower));
         read.filter_map(|entry| entry.stream.upgrade()).filter(|stream| !stream.buffer.has_ended()).collect()
     }
 
     /// The memory of all streams here, bytes.
     pub(super) fn bytes(&self) -> usize {
-        self.lock().values().filter_map(|entry| entry.stream.upgrade()).map(|stream| stream.buffer.size()).sum()
+        self.streams.lock().values().filter_map(|entry| entry.stream.upgrade()).map(|stream| stream.buffer.size()).sum()
     }
 
     /// The server may have opened the stream for a start with this key that was never answered.
     pub(super) fn unconfirm(&self, key: IdempotencyKey, id: StreamId) {
-        let mut unconfirmed = self.lock_unconfirmed();
+        let mut unconfirmed = self.unconfirmed.lock();
         if unconfirmed.len() < MAX_UNCONFIRMED {
             unconfirmed.push((key, id));
         }
@@ -121,26 +122,17 @@ impl Registry {
 
     /// The streams that the server may have opened for unanswered starts with this key.
     pub(super) fn unconfirmed(&self, key: &IdempotencyKey) -> Vec<StreamId> {
-        let unconfirmed = self.lock_unconfirmed();
+        let unconfirmed = self.unconfirmed.lock();
         unconfirmed.iter().filter(|(taken, _)| taken == key).map(|(_, id)| id.clone()).collect()
     }
 
     /// The keys of all unanswered starts.
     pub(super) fn unconfirmed_keys(&self) -> Vec<IdempotencyKey> {
-        self.lock_unconfirmed().iter().map(|(key, _)| key.clone()).collect()
+        self.unconfirmed.lock().iter().map(|(key, _)| key.clone()).collect()
     }
 
     /// The server has discarded the stream.
     pub(super) fn confirm(&self, key: &IdempotencyKey, id: &StreamId) {
-        self.lock_unconfirmed().retain(|(taken, opened)| (taken, opened) != (key, id));
-    }
-
-    fn lock_unconfirmed(&self) -> MutexGuard<'_, Vec<(IdempotencyKey, StreamId)>> {
-        self.unconfirmed.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Nothing panics while the lock is held.
-    fn lock(&self) -> MutexGuard<'_, HashMap<StreamId, Entry>> {
-        self.streams.lock().unwrap_or_else(PoisonError::into_inner)
+        self.unconfirmed.lock().retain(|(taken, opened)| (taken, opened) != (key, id));
     }
 }
