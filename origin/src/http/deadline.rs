@@ -1,7 +1,7 @@
 //! Deadlines of one connection's requests: a short one for the head of a request, a longer one until the next begins.
 //!
-//! hyper has one deadline for both, from the moment on when it waits for a head. It asks a timer for it; the timer here
-//! looks whether the head has begun. Without that, a proxy's idle connection is closed just as a request crosses the FIN.
+//! hyper has one deadline for both, which it takes from a timer when it begins to wait for a head. The timer here moves that
+//! deadline when the head begins. With one deadline a proxy's idle connection would be closed while a request is on its way.
 
 use std::{
     io,

@@ -27,16 +27,16 @@ use tokio_io_timeout::TimeoutWriter;
 use super::{deadline::RequestTimer, problem};
 use crate::{config::Connections as Settings, generation::Hub};
 
-/// The longest head of a request, bytes. Nothing of it is authenticated yet.
+/// The longest head of a request, bytes. It comes before any authentication.
 const HEADER_BYTES: usize = 16 * 1024;
 /// The longest time that Linux takes for TCP keep-alive; it refuses a longer one, and the connection with it.
 const MAX_KEEPALIVE: Duration = Duration::from_secs(32_767);
-/// What is read or written ahead for one connection, bytes: the size of a replay's writes.
+/// The read and the write buffer of one connection, bytes: the size of a replay's writes.
 const BUFFER_BYTES: usize = 64 * 1024;
-/// What is kept of the drain's time for ending the last streams and writing their last bytes: at most this, and at most
-/// a tenth.
+/// The part of the drain's time that is kept for ending the last streams and writing their last bytes: at most this, and
+/// at most a tenth.
 const LAST_BYTES: Duration = Duration::from_secs(1);
-/// The pause after a failed accept: out of file descriptors, most likely, and others are about to close.
+/// The pause after a failed accept. Most likely the process is out of file descriptors until another connection closes.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Serves until `shutdown`, then drains: streams that run go on to their end, at most for the drain timeout,
@@ -61,7 +61,7 @@ pub async fn run(
         deadline = drained => deadline,
     };
     drop(listener);
-    // All streams have ended; readers that are behind may catch up until the same deadline.
+    // All streams have ended; slow readers may read to the end until the same deadline.
     if timeout_at(deadline, connections.shutdown()).await.is_err() {
         tracing::warn!("some readers had not read to the end");
     }
@@ -133,7 +133,7 @@ fn serve(
     });
 }
 
-/// Options of an accepted socket, whose writes wait `write_timeout` at most.
+/// Sets the options of an accepted socket, whose writes wait `write_timeout` at most.
 fn set_options(socket: &TcpStream, write_timeout: Duration) -> io::Result<()> {
     // Nagle's algorithm holds a small write back until the last one is acknowledged: 40 ms.
     socket.set_nodelay(true)?;
@@ -146,7 +146,7 @@ fn set_options(socket: &TcpStream, write_timeout: Duration) -> io::Result<()> {
     options.set_tcp_keepalive(&TcpKeepalive::new().with_time(probe).with_interval(probe))
 }
 
-/// Over the cap: one request is read whole and answered, all of it within the time for a head.
+/// Answers a connection over the cap: reads one request, answers 503 and closes, within the header timeout.
 async fn refuse(socket: TcpStream, deadline: Duration, _permit: OwnedSemaphorePermit) {
     let overloaded = service_fn(async |request: Request<Incoming>| {
         let (head, body) = request.into_parts();

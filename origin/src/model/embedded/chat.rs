@@ -1,10 +1,10 @@
-//! A prompt as the model wants it: in the chat template that its file carries.
+//! Renders a prompt in the chat template of the model's file, and tokenizes it.
 
 use llama_cpp_2::{model::LlamaModel, token::LlamaToken, vocab::LlamaVocab};
 
 use super::template::Template;
 
-/// Stands for the prompt while the template is rendered. Nothing that a template does to text changes it.
+/// The placeholder of the prompt while the template is rendered: a text that no template's filters change.
 const PLACEHOLDER: &str = "HEADWATERPROMPT";
 
 /// The template of a model, and how its text becomes tokens.
@@ -18,12 +18,12 @@ impl ChatTemplate {
     /// The template in the model's file.
     ///
     /// # Errors
-    /// There is none, or it can't be rendered; says why.
+    /// There is none, or it can't be rendered; the text says why.
     pub(super) fn of(model: &LlamaModel) -> Result<Self, String> {
         let template = model.chat_template(None).map_err(|error| error.to_string())?;
         let source = template.to_str().map_err(|error| error.to_string())?;
         let vocab = model.vocab();
-        // A vocabulary without such a token says -1, which llama.cpp must not be asked about.
+        // A vocabulary without such a token has -1 here, with which llama.cpp must not be called.
         let text = |token: LlamaToken| match token.0 {
             ..0 => String::new(),
             _ => vocab.text(token).map(|text| text.to_string_lossy().into_owned()).unwrap_or_default(),
@@ -36,13 +36,13 @@ impl ChatTemplate {
         Ok(chat)
     }
 
-    /// `prompt` in the template, which is rendered anew: it may tell the date.
+    /// The tokens of `prompt` in the template. Renders the template anew, because it may hold the date.
     ///
     /// The prompt is tokenized apart, as plain text: whatever a visitor types, none of it becomes one of the tokens that
     /// separate the parts of a conversation.
     ///
     /// # Errors
-    /// The template can't be rendered; says why.
+    /// The template can't be rendered; the text says why.
     pub(super) fn tokens(&self, vocab: &LlamaVocab<'_>, prompt: &str) -> Result<Vec<LlamaToken>, String> {
         let rendered = self.render()?;
         let prompt = vocab.tokenize(prompt.as_bytes(), false, false);

@@ -23,27 +23,27 @@ use crate::{
     stream::{Finish, Usage},
 };
 
-/// Tokens decoded in one step, at most: a prompt with nothing beside it. A step can't be interrupted.
+/// The most tokens of one step: a prompt with nothing beside it. A step can't be interrupted.
 const BATCH: usize = 128;
 /// Tokens of prompts in a step, for each answer that runs beside them: a step then takes at most four times what it
 /// would without, even where llama.cpp has no faster kernel for many tokens than for one.
 const SLICE: usize = 3;
-/// How many of the last tokens the repetition penalty looks at.
+/// The number of last tokens that the repetition penalty counts.
 const PENALTY_WINDOW: i32 = 64;
 
-/// One answer in the making. Its place in [`Decoder::sequences`] is its id in llama.cpp's cache.
+/// One running answer. Its index in [`Decoder::sequences`] is its id in llama.cpp's cache.
 struct Sequence {
     job: Job,
-    /// Counts up from answer to answer.
+    /// The number of this answer, in the order of arrival.
     number: u64,
     sampler: LlamaSampler,
-    /// Tokens of the prompt that are decoded.
+    /// The number of the prompt's tokens that are decoded.
     prefilled: usize,
     /// The last token sampled, not yet decoded.
     last: Option<LlamaToken>,
-    /// Tokens sampled.
+    /// The number of sampled tokens.
     sampled: u32,
-    /// Bytes sampled that aren't a whole character yet.
+    /// Sampled bytes that are no whole character yet.
     partial: Vec<u8>,
 }
 
@@ -54,7 +54,7 @@ struct Decoder<'a> {
     context: LlamaContext<'a>,
     batch: LlamaBatch<'static>,
     sequences: Vec<Option<Sequence>>,
-    /// Answers begun.
+    /// The number of answers so far.
     taken: u64,
 }
 
@@ -76,7 +76,7 @@ pub(super) fn run(
         .with_n_ubatch(BATCH as u32)
         .with_n_threads(settings.threads())
         .with_n_threads_batch(settings.threads());
-    // Where the loader has given up nobody is told, nor sends a job.
+    // Where the loader has given up, both channels are closed.
     match model.new_context(backend, params) {
         Ok(context) => {
             let _ = ready.send(Ok(()));
@@ -122,7 +122,7 @@ impl Decoder<'_> {
         }
     }
 
-    /// Gives free sequences to jobs; waits for one where nothing is running. `false` at the end.
+    /// Gives free sequences to queued jobs; waits for a job where no answer runs. Returns whether more jobs may come.
     fn take(&mut self, jobs: &Receiver<Job>) -> bool {
         while let Some(free) = self.sequences.iter().position(Option::is_none) {
             let idle = self.sequences.iter().all(Option::is_none);
@@ -142,7 +142,7 @@ impl Decoder<'_> {
         Sequence { job, number: self.taken, sampler, prefilled: 0, last: None, sampled: 0, partial: Vec::new() }
     }
 
-    /// Frees the sequences of answers that nobody wants any more.
+    /// Frees the sequences of answers whose receiver is dropped.
     fn release_left(&mut self) {
         for slot in 0..self.sequences.len() {
             if self.sequences[slot].as_ref().is_some_and(|sequence| sequence.job.answer.is_closed()) {
@@ -155,7 +155,7 @@ impl Decoder<'_> {
     fn step(&mut self) -> Result<(), String> {
         let Self { batch, sequences, .. } = self;
         batch.clear();
-        // Where in the batch each sequence's next token comes from.
+        // For each sequence the index in the batch from which its next token is sampled.
         let mut outputs: Vec<(usize, i32)> = Vec::with_capacity(sequences.len());
         let add = |batch: &mut LlamaBatch<'_>, token, position: usize, slot: usize, output| {
             let (position, slot) = (i32::try_from(position), i32::try_from(slot));
@@ -228,7 +228,7 @@ impl Decoder<'_> {
             let usage =
                 Usage { input_tokens: sequence.job.prompt.len() as u64, output_tokens: u64::from(sequence.sampled) };
             let answer = &sequence.job.answer;
-            // Whoever has left doesn't want the end either.
+            // Fails where the receiver is dropped.
             let _ = answer.unbounded_send(Ok(Token::Text(rest)));
             let _ = answer.unbounded_send(finish.map(|finish| Token::End { finish, usage: Some(usage) }));
         }
@@ -245,13 +245,13 @@ impl Decoder<'_> {
 }
 
 impl Sequence {
-    /// The place of the last token sampled.
+    /// The position of the last sampled token.
     fn position(&self) -> usize {
         self.job.prompt.len() + self.sampled.saturating_sub(1) as usize
     }
 }
 
-/// How tokens of this vocabulary are chosen.
+/// The sampler chain for this vocabulary.
 fn sampler(settings: &Settings, vocabulary: i32) -> LlamaSampler {
     let seed = settings.seed.unwrap_or_else(rand::random);
     let penalties = LlamaSampler::penalties(vocabulary, PENALTY_WINDOW, settings.repetition_penalty, 0.0, 0.0);
@@ -276,7 +276,7 @@ fn take_whole_chars(bytes: &mut Vec<u8>) -> String {
         text.push_str(chunk.valid());
         taken += chunk.valid().len();
         let invalid = chunk.invalid();
-        // At the very end what is invalid may only be incomplete.
+        // Invalid bytes at the very end may be the beginning of a character.
         let incomplete = taken + invalid.len() == bytes.len()
             && std::str::from_utf8(invalid).is_err_and(|error| error.error_len().is_none());
         if incomplete || invalid.is_empty() {

@@ -35,14 +35,14 @@ pub struct Embedded {
     chat: ChatTemplate,
     context: usize,
     streams: usize,
-    /// One for each answer that may be worked on.
+    /// One permit for each answer at once.
     permits: Arc<Semaphore>,
     decoder: DecoderThread,
 }
 
-/// The decoder's thread. Dropped, it waits until the thread has ended.
+/// The decoder's thread. Dropping this ends the thread, and waits for that.
 ///
-/// A process that ends while llama.cpp still computes is killed by it: the exit takes down what the computation uses.
+/// A process that exits while llama.cpp computes is killed by SIGSEGV: the exit frees what the computation uses.
 struct DecoderThread {
     /// `None` once the thread is to end.
     jobs: Option<std::sync::mpsc::Sender<Job>>,
@@ -50,7 +50,7 @@ struct DecoderThread {
 }
 
 impl DecoderThread {
-    /// Hands on a job, or gives it back where the thread is ending.
+    /// Queues a job; returns it where the thread is ending.
     fn send(&self, job: Job) -> Result<(), Job> {
         let Some(jobs) = &self.jobs else { return Err(job) };
         jobs.send(job).map_err(|unsent| unsent.0)
@@ -60,7 +60,7 @@ impl DecoderThread {
 impl Drop for DecoderThread {
     fn drop(&mut self) {
         self.jobs = None;
-        // A panic while it decodes has ended the process; one before that was told by the loader.
+        // A panic during decoding has ended the process; one before that is the loader's error.
         let _ = self.thread.take().map(thread::JoinHandle::join);
     }
 }
@@ -79,13 +79,13 @@ impl Stream for Answer {
     }
 }
 
-/// A prompt to be answered. Its answer's receiver gone, it is no longer worked on.
+/// A queued prompt. Dropping the receiver cancels it.
 struct Job {
     prompt: Vec<LlamaToken>,
     answer: UnboundedSender<Result<Token, ModelError>>,
 }
 
-/// A model that can't be used. Each message says what to do.
+/// A model that can't be used. Each message names the mend.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     /// No file at the path.
@@ -216,7 +216,7 @@ impl Model for Embedded {
     }
 }
 
-/// What of the settings works, but badly: on this many CPUs, and with a model that was trained with contexts of `trained`
+/// Warnings about settings that work badly on this many CPUs, or with a model that was trained with contexts of `trained`
 /// tokens.
 fn warnings(settings: &Settings, cpus: usize, trained: u32) -> Vec<String> {
     let mut warnings = Vec::new();

@@ -1,10 +1,10 @@
-//! Chat templates: Jinja with what Transformers adds to it, for which they are written.
+//! Chat templates: Jinja with Transformers' additions, for which they are written.
 
 use jiff::{Timestamp, fmt::strtime};
 use minijinja::{Environment, Error, ErrorKind, Value, context, syntax::SyntaxConfig};
 use minijinja_contrib::pycompat;
 
-/// Where an error of the template is, beside the line.
+/// The template's name in errors, beside the line.
 const NAME: &str = "the template";
 
 /// A template that can be rendered.
@@ -36,7 +36,7 @@ impl Template {
     /// One message of a user, up to where the answer begins.
     ///
     /// # Errors
-    /// The template uses what there is not, or refuses the conversation: one line.
+    /// The template calls something that doesn't exist, or refuses the conversation. The error is one line.
     pub(super) fn render(&self, content: &str) -> Result<String, Error> {
         let messages = [context! { role => "user", content }];
         self.environment.get_template(NAME)?.render(context! { messages, add_generation_prompt => true })
@@ -55,8 +55,8 @@ fn strftime_now(format: &str) -> Result<String, Error> {
         .map_err(|error| Error::new(ErrorKind::InvalidOperation, error.to_string()))
 }
 
-/// Replaces Transformers' tags `{% generation %}` and `{% endgeneration %}`, between which it finds what a model is to
-/// learn, by a block that is always rendered. The dashes that trim what is around a tag stay.
+/// Replaces Transformers' tags `{% generation %}` and `{% endgeneration %}`, which mark the text that training uses, by a
+/// block that is always rendered. The dashes that trim the text around a tag stay.
 fn without_generation_tags(source: &str) -> String {
     let mut replaced = String::with_capacity(source.len());
     let mut rest = source;
