@@ -14,12 +14,8 @@ use headwater_protocol::{IdempotencyKey, Problem, StreamId};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::time::{Instant, sleep};
 
-use super::{Claimed, Idempotency, Journal, JournalError, Opened, Writer};
+use super::{Claimed, Idempotency, Journal, JournalError, OVERHEAD, Opened, Writer};
 use crate::stream::{Append, Buffer, Event, Stream};
-
-/// The memory of a stream or a key beside its frames, bytes: ids, maps, the buffer itself. It is counted, so that a flood
-/// of empty streams is bounded too.
-const OVERHEAD: usize = 512;
 
 /// Streams in memory. Finished ones are kept for a time, within a budget; running ones always.
 ///

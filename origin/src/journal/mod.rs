@@ -19,6 +19,10 @@ pub use redis::RedisJournal;
 
 use crate::stream::{Event, Stream};
 
+/// The memory of a stream or a key beside its frames, bytes: ids, maps, the buffer itself. It is counted, so that a flood
+/// of empty streams is bounded too.
+const OVERHEAD: usize = 512;
+
 /// Keeps streams: one writer each, any number of readers.
 ///
 /// A stream may have more readers than the journal knows of: it hands out the [`Stream`], which counts them.

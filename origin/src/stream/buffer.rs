@@ -222,16 +222,10 @@ impl Buffer {
     /// The failure that came in place of the first token, before any start was answered with the stream.
     pub async fn answer(&self, window: Duration) -> Result<(), Problem> {
         let _ = timeout(window, self.begun()).await;
-        loop {
-            let grown = self.grown();
-            if let Some(answer) = self.answer_now() {
-                return answer;
-            }
-            // Until the journal holds the failure.
-            grown.await;
-        }
+        self.until(Self::answer_now).await
     }
 
+    /// `None` while the journal is taking the failure.
     fn answer_now(&self) -> Option<Result<(), Problem>> {
         let mut frames = self.frames.lock();
         match (frames.answer, &frames.terminal) {
@@ -257,19 +251,20 @@ impl Buffer {
 
     /// Waits for the first event.
     pub async fn begun(&self) {
-        self.until(|buffer| !buffer.is_empty()).await;
+        self.until(|buffer| (!buffer.is_empty()).then_some(())).await;
     }
 
     /// Waits until the stream has ended.
     pub async fn ended(&self) {
-        self.until(Self::has_ended).await;
+        self.until(|buffer| buffer.has_ended().then_some(())).await;
     }
 
-    async fn until(&self, holds: impl Fn(&Self) -> bool) {
+    /// Waits until `found` returns something: looks now, and at each append.
+    async fn until<T>(&self, found: impl Fn(&Self) -> Option<T>) -> T {
         loop {
             let grown = self.grown();
-            if holds(self) {
-                return;
+            if let Some(found) = found(self) {
+                return found;
             }
             grown.await;
         }

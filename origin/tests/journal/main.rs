@@ -21,7 +21,7 @@ use headwater_origin::{
     stream::{Event, Framing, Read, Stream},
     telemetry::record::Asked,
 };
-use headwater_origin_testing::{RedisServer, Scripted};
+use headwater_origin_testing::{RedisServer, Scripted, until};
 use headwater_protocol::{Cursor, Kind, Problem, StreamId};
 use tokio::time::{sleep, timeout};
 
@@ -86,6 +86,12 @@ async fn attached(journal: &dyn Journal, claim: &Idempotency) -> Arc<Stream> {
         Some(Claimed::Stream(stream)) => stream,
         _ => panic!("the key has a stream that is kept"),
     }
+}
+
+/// Waits until a start with this key opens a stream.
+async fn until_free(journal: &dyn Journal, claim: &Idempotency) {
+    let opens = async || matches!(journal.open(id(), Some(claim.clone())).await, Ok(Opened::New(..)));
+    until("a key is free", opens).await;
 }
 
 fn id() -> StreamId {

@@ -95,12 +95,8 @@ async fn replays_at_hand_are_bounded_and_go_when_redis_drops_them() {
     assert!(third.find(last).await.unwrap().is_some());
     server.send(&[&format!("DEL headwater:events:{last}")]);
     assert!(third.find(last).await.unwrap().is_some(), "it is at hand");
-    let gone = async {
-        while third.find(last).await.unwrap().is_some() {
-            sleep(Duration::from_millis(20)).await;
-        }
-    };
-    timeout(LONG, gone).await.expect("it goes when Redis would have dropped it");
+    // When Redis would have dropped it.
+    until("gone", async || third.find(last).await.unwrap().is_none()).await;
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use rand::{RngExt, distr::Alphanumeric};
 use redis::{Client, Cmd, RedisResult, Script, cmd, pipe, streams::StreamRangeReply};
 
 use super::{
-    connection::Connection,
+    connection::{COMMAND_TIMEOUT, Connection},
     keys::{self, events, inbox, key, lease, readers},
     subscription::RedisSubscription,
 };
@@ -21,8 +21,6 @@ use crate::{
     stream::Entry,
 };
 
-/// How long an answer may take.
-const COMMAND_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a stream may take to be loaded: as long as the edge waits for an answer.
 const LOAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a stream is kept at the least, for those who are reading it.

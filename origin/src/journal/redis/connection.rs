@@ -8,6 +8,8 @@ use redis::{
     aio::{ConnectionManager, ConnectionManagerConfig},
 };
 
+/// How long the answer to a command may take.
+pub(super) const COMMAND_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long Redis may take to accept a connection.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 

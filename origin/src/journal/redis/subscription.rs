@@ -10,7 +10,10 @@ use redis::{
     streams::{StreamId as RedisEntry, StreamReadReply},
 };
 
-use super::{connection::CONNECT_TIMEOUT, keys};
+use super::{
+    connection::{COMMAND_TIMEOUT, CONNECT_TIMEOUT},
+    keys,
+};
 use crate::journal::{
     JournalError,
     shared::backend::{Subscription, Update},
@@ -18,8 +21,6 @@ use crate::journal::{
 
 /// How long the command blocks: a server that is there answers this often.
 const BLOCK: Duration = Duration::from_secs(1);
-/// How long its answer may take after that.
-const ANSWER: Duration = Duration::from_secs(1);
 /// The id before all messages.
 const START: &str = "0-0";
 
@@ -36,7 +37,7 @@ impl RedisSubscription {
     pub(super) async fn connect(client: &Client, inbox: String) -> RedisResult<Self> {
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(CONNECT_TIMEOUT))
-            .set_response_timeout(Some(BLOCK + ANSWER));
+            .set_response_timeout(Some(BLOCK + COMMAND_TIMEOUT));
         let connection = client.get_multiplexed_async_connection_with_config(&config).await?;
         Ok(Self { connection, inbox, last: START.to_owned() })
     }

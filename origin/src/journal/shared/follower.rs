@@ -38,9 +38,7 @@ impl<B: Backend> Inner<B> {
             {
                 tracing::error!(%error, "streams of other origins can't be read");
             }
-            if Instant::now() >= patience {
-                self.registry.followed().iter().for_each(|stream| stream.fail_locally());
-            }
+            self.fail_followed_after(patience);
             sleep(RECONNECT).await;
         }
     }

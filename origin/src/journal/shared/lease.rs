@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use headwater_protocol::StreamId;
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 
 use super::{super::JournalError, Inner, backend::Backend};
 
@@ -12,8 +12,7 @@ const RENEWALS: u32 = 5;
 
 impl<B: Backend> Inner<B> {
     pub(super) async fn hold_leases(&self) {
-        let mut renewals = interval(self.lease / RENEWALS);
-        renewals.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut renewals = self.renewals();
         let mut patience = self.patience();
         loop {
             renewals.tick().await;
@@ -31,9 +30,7 @@ impl<B: Backend> Inner<B> {
                 tracing::error!(%error, "leases can't be renewed");
             }
             // The follower may still read, but nobody can tell whether an owner lives.
-            if Instant::now() >= patience {
-                self.registry.followed().iter().for_each(|stream| stream.fail_locally());
-            }
+            self.fail_followed_after(patience);
         }
     }
 
@@ -79,8 +76,7 @@ impl<B: Backend> Inner<B> {
 
     /// Frees the keys of starts that were never answered. Where that fails it says nothing of leases, and is repeated.
     pub(super) async fn free_keys(&self) {
-        let mut attempts = interval(self.lease / RENEWALS);
-        attempts.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut attempts = self.renewals();
         loop {
             attempts.tick().await;
             for key in self.registry.unconfirmed_keys() {
@@ -89,5 +85,12 @@ impl<B: Backend> Inner<B> {
                 }
             }
         }
+    }
+
+    /// The times at which leases are renewed.
+    fn renewals(&self) -> Interval {
+        let mut renewals = interval(self.lease / RENEWALS);
+        renewals.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        renewals
     }
 }

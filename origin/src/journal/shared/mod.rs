@@ -155,9 +155,9 @@ impl<B: Backend> Inner<B> {
     /// Takes a stream that isn't here from the server, and follows it where it runs.
     async fn load(self: Arc<Self>, id: StreamId) -> Result<Option<Arc<Stream>>, JournalError> {
         let Some(stored) = self.backend.look(&id).await? else { return Ok(None) };
-        let place = match self.replays.turn(&id).await? {
+        let placeholder = match self.replays.turn(&id).await? {
             Turn::Found(stream) => return Ok(Some(stream)),
-            Turn::Load(place) => place,
+            Turn::Load(placeholder) => placeholder,
         };
         // Loaded by another while this one waited for its turn.
         if let Some(stream) = self.registry.find(&id) {
@@ -173,7 +173,7 @@ impl<B: Backend> Inner<B> {
         }
         let stream = self.registry.read(stream);
         if stream.buffer.has_ended() {
-            place.keep(&stream, stored.expires);
+            placeholder.keep(&stream, stored.expires);
             return Ok(Some(stream));
         }
         self.backend.mark_read(std::slice::from_ref(&id)).await?;
@@ -214,5 +214,12 @@ impl<B: Backend> Inner<B> {
     /// When what fails now is given up.
     fn patience(&self) -> Instant {
         Instant::now() + self.lease
+    }
+
+    /// Ends the followed streams for their readers here, once patience has ended.
+    fn fail_followed_after(&self, patience: Instant) {
+        if Instant::now() >= patience {
+            self.registry.followed().iter().for_each(|stream| stream.fail_locally());
+        }
     }
 }

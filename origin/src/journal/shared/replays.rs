@@ -15,15 +15,13 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use super::super::JournalError;
+use super::super::{JournalError, OVERHEAD};
 use crate::stream::Stream;
 
 /// Loads at once: enough to keep the connection busy, few enough for their bytes in memory.
 const LOADS: usize = 16;
 /// How long a load waits for others: as long as the edge waits for an answer.
 const WAIT: Duration = Duration::from_secs(10);
-/// What a replay costs beside its frames, bytes.
-const OVERHEAD: usize = 512;
 /// Replays for which the cache makes room at first; it grows.
 const EXPECTED: usize = 128;
 
