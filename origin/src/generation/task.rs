@@ -120,6 +120,7 @@ impl Generation {
                     }
                     self.finished(Finish::Length, None)
                 }
+                Ok(Token::Alive) => continue,
                 Ok(Token::End { finish, usage }) => self.finished(finish, usage),
                 Err(error) => {
                     tracing::warn!(model, %error, "the model failed");

@@ -18,8 +18,11 @@ const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 pub(super) fn read(error: &Error) -> (ModelError, String) {
     match error {
         Error::HttpError { status, headers, body, .. } => {
-            let error =
-                if is_ours(body) { ModelError::Unauthorised(status.as_u16()) } else { of_status(*status, headers) };
+            let error = if is_ours(body) {
+                ModelError::Misconfigured(format!("status {status}"))
+            } else {
+                of_status(*status, headers)
+            };
             (error, body.clone())
         }
         Error::WebStream { error: inner, .. } => match inner.downcast_ref::<Error>() {
@@ -39,7 +42,7 @@ fn of_status(status: StatusCode, headers: &HeaderMap) -> ModelError {
     let wait = || retry_after(headers);
     match status.as_u16() {
         // Payment required, no such model: the operator's settings are at fault, not the prompt.
-        401..=405 => ModelError::Unauthorised(status.as_u16()),
+        401..=405 => ModelError::Misconfigured(format!("status {status}")),
         429 => ModelError::RateLimited(wait()),
         // Anthropic's own: overloaded.
         503 | 529 => ModelError::Overloaded(wait()),
@@ -138,9 +141,12 @@ mod tests {
             (json!({ "type": "rate_limit_error", "message": "slowly" }), ModelError::RateLimited(None)),
             (json!({ "code": 429, "message": "upstream" }), ModelError::RateLimited(None)),
             (json!({ "error": { "code": 503, "status": "UNAVAILABLE" } }), ModelError::Overloaded(None)),
-            (json!({ "error": { "code": 403 } }), ModelError::Unauthorised(403)),
+            (json!({ "error": { "code": 403 } }), ModelError::Misconfigured("status 403 Forbidden".into())),
             (json!({ "error": { "code": "429" } }), ModelError::RateLimited(None)),
-            (json!({ "error": { "type": "authentication_error" } }), ModelError::Unauthorised(401)),
+            (
+                json!({ "error": { "type": "authentication_error" } }),
+                ModelError::Misconfigured("status 401 Unauthorized".into()),
+            ),
             (
                 json!({ "finishReason": null, "usageMetadata": null }),
                 ModelError::Refused("the provider's filter".into()),

@@ -98,6 +98,7 @@ async fn next(tokens: &mut Tokens) -> Result<Token, ModelError> {
     loop {
         match tokens.next().await {
             Some(Ok(Token::Text(text))) if text.is_empty() => {}
+            Some(Ok(Token::Alive)) => {}
             Some(token) => return token,
             None => return Err(ModelError::BrokeOff("its answer stopped without an end".into())),
         }
@@ -196,7 +197,7 @@ mod tests {
             (vec![&limited, &refused], &limited),
             (vec![&refused, &limited], &limited),
             (vec![&limited, &overloaded, &refused], &overloaded),
-            (vec![&ModelError::Unauthorised(401), &refused], &refused),
+            (vec![&ModelError::Misconfigured("the key".into()), &refused], &refused),
             (vec![&too_long, &overloaded], &overloaded),
             (vec![&refused, &too_long], &too_long),
         ] {

@@ -42,6 +42,8 @@ pub type Tokens = BoxStream<'static, Result<Token, ModelError>>;
 pub enum Token {
     /// More text; may be empty.
     Text(String),
+    /// A sign of life without text, such as a thought or a ping: the timeouts begin anew.
+    Alive,
     /// The end.
     End {
         /// Why.
@@ -60,9 +62,10 @@ pub enum ModelError {
     /// The prompt is longer than its context. Another try goes no better, but another model's context may be longer.
     #[error("the prompt is longer than the model's context: {0}")]
     TooLong(String),
-    /// Its provider, with this status, doesn't let us in, or has no such model: the key, the account, the settings.
-    #[error("the model's provider doesn't accept the key, or knows no such model: status {0}")]
-    Unauthorised(u16),
+    /// Only the operator can mend it: the key, the account, the address, the model's name. Says what and, where it is
+    /// known, which setting.
+    #[error("the model can't be used as it is set: {0}")]
+    Misconfigured(String),
     /// It wants fewer requests.
     #[error("the model's rate limit is reached")]
     RateLimited(Option<Duration>),
@@ -94,7 +97,7 @@ impl ModelError {
             ModelError::TooLong(_) => {
                 Problem::new(Kind::TooLong, "the prompt is longer than the model's context; send a shorter one")
             }
-            ModelError::Unauthorised(_) => {
+            ModelError::Misconfigured(_) => {
                 Problem::new(Kind::ModelRefused, "the model can't be used; the origin's operator has to mend it")
             }
             ModelError::RateLimited(after) => {

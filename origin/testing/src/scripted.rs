@@ -90,7 +90,7 @@ fn error(name: &str) -> Option<ModelError> {
         "refused" => Some(ModelError::Refused("by script".into())),
         "too-long" => Some(ModelError::TooLong("by script".into())),
         "rate-limited" => Some(ModelError::RateLimited(Some(Duration::from_secs(7)))),
-        "unauthorised" => Some(ModelError::Unauthorised(401)),
+        "misconfigured" => Some(ModelError::Misconfigured("the key".into())),
         "overloaded" => Some(ModelError::Overloaded(None)),
         "broke-off" => Some(ModelError::BrokeOff("by script".into())),
         _ => None,
