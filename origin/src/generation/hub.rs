@@ -209,7 +209,7 @@ impl Hub {
     /// The metrics so far, as Prometheus reads them.
     pub fn metrics(&self) -> String {
         let Status { running, queued, .. } = self.status();
-        self.0.metrics.text(running, queued, self.0.journal.bytes())
+        self.0.metrics.text(running, queued, self.0.journal.bytes(), self.0.models.cooling_down())
     }
 
     /// Admits one more generation, if there is a slot or a place in the queue.

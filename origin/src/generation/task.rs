@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use headwater_protocol::Problem;
+use headwater_protocol::{Kind, Problem};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
@@ -14,7 +14,10 @@ use super::{admission::Slot, failures::JournalFailures};
 use crate::{
     config::limits::Limits,
     journal::{JournalError, Writer},
-    model::{ModelError, Token, fallback::Fallback},
+    model::{
+        ModelError, Token,
+        fallback::{Fallback, Passed},
+    },
     stream::{Cancel, Done, Event, Finish, Stream, Timing, Usage, frame},
     telemetry::{metrics::Tokens, record::Record},
 };
@@ -70,11 +73,14 @@ impl Generation {
         // The same future, still waiting, but no longer than the total timeout, which counts from here.
         let mut cancelled = pin!(within(self.limits.total_timeout, cancelled));
         let record = &mut self.record;
-        let failed = |model: &str, error: &ModelError| {
-            tracing::warn!(model, %error, "the model gave no first token");
-            record.passed_over(model, error.problem().kind().name());
+        let passed = |model: &str, passed: Passed<'_>| match passed {
+            Passed::Failed(error) => {
+                tracing::warn!(model, %error, "the model gave no first token");
+                record.passed_over(model, error.problem().kind().name());
+            }
+            Passed::Full => record.passed_over(model, Kind::Overloaded.name()),
         };
-        let mut answer = match unless(&mut cancelled, self.models.begin(&self.prompt, failed)).await {
+        let mut answer = match unless(&mut cancelled, self.models.begin(&self.prompt, passed)).await {
             Err(cancel) => return Ok(self.cancelled(cancel)),
             Ok(Ok(answer)) => answer,
             Ok(Err(error)) => return Ok(self.failed(error.problem())),

@@ -3,16 +3,32 @@
 use std::{sync::Arc, time::Duration};
 
 use futures::{FutureExt, StreamExt};
-use tokio::time::{Instant, timeout};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Instant, timeout, timeout_at},
+};
 
-use super::{Model, ModelError, Token, Tokens};
+use super::{
+    Model, ModelError, Token, Tokens,
+    health::{Call, Health},
+};
 
 /// Models in order of preference. Another model is called only before an answer's first token: after it the reader has a
 /// beginning that another model would not continue.
 pub struct Fallback {
-    models: Vec<Arc<dyn Model>>,
+    members: Vec<Member>,
     first_token_timeout: Duration,
 }
+
+struct Member {
+    model: Arc<dyn Model>,
+    health: Arc<Health>,
+    /// One permit for each answer at once, where the model has such a limit.
+    places: Option<Arc<Semaphore>>,
+}
+
+/// A place of a model that has a limit. Dropping it frees the place.
+type Place = Option<OwnedSemaphorePermit>;
 
 /// An answer that has begun.
 pub struct Answer {
@@ -20,42 +36,145 @@ pub struct Answer {
     called: Instant,
     first: Option<Token>,
     tokens: Tokens,
+    /// Dropped behind the tokens: the place is free when the model has been cancelled.
+    _place: Place,
 }
 
+/// Why a model was passed over. One that cools down isn't told.
+#[derive(Debug)]
+pub enum Passed<'a> {
+    /// It was called, and gave no first token.
+    Failed(&'a ModelError),
+    /// It has no place for one more answer, and another model is there.
+    Full,
+}
+
+enum Asked {
+    Answers(Answer),
+    Failed(ModelError),
+    CoolsDown(ModelError),
+    Full,
+}
+
+/// The failure that the reader is told: the last retryable one, else the last one.
+#[derive(Default)]
+struct Told(Option<ModelError>);
+
 impl Fallback {
-    /// These models. Each has `first_token_timeout` from its call to its first text.
+    /// These models. Each has `first_token_timeout` from its call to its first text, or to a sign of life, and from one sign
+    /// of life to the next.
     pub fn new(models: Vec<Arc<dyn Model>>, first_token_timeout: Duration) -> Self {
-        Self { models, first_token_timeout }
+        let alone = models.len() == 1;
+        let members = models.into_iter().map(|model| Member {
+            health: Health::new(model.name(), alone),
+            places: model.concurrency().map(|most| Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS)))),
+            model,
+        });
+        Self { members: members.collect(), first_token_timeout }
     }
 
     /// How many generations they run at once in all; `None` where one of them has no such limit.
     pub fn concurrency(&self) -> Option<usize> {
-        self.models.iter().map(|model| model.concurrency()).sum()
+        self.members.iter().map(|member| member.model.concurrency()).sum()
     }
 
-    /// The answer of the first model that gives one: some text, or a good end without any. Calls `failed` for each model that
-    /// gives none. After any failure the next model is called: a prompt that one refuses, or that is too long for it, may suit
-    /// another. No prompt is cut to fit. Dropping the future cancels the model that was called last.
+    /// The models, and whether each of them cools down.
+    pub fn cooling_down(&self) -> impl Iterator<Item = (&str, bool)> {
+        self.members.iter().map(|member| (member.model.name(), member.health.cools_down()))
+    }
+
+    /// The answer of the first model that gives one: some text, or a good end without any. Calls `passed` for each model that
+    /// is passed over. After any failure the next model is called: a prompt that one refuses, or that is too long for it, may
+    /// suit another. No prompt is cut to fit. Dropping the future cancels the model that was called last.
+    ///
+    /// A model that cools down is called only if all do. A full one is passed over; the last that can be called is waited for.
     ///
     /// # Errors
-    /// All models failed: the last retryable failure, else the last one.
-    pub async fn begin(&self, prompt: &str, mut failed: impl FnMut(&str, &ModelError)) -> Result<Answer, ModelError> {
-        let mut told: Option<ModelError> = None;
-        for model in &self.models {
-            let called = Instant::now();
-            let mut tokens = model.generate(prompt);
-            let first = timeout(self.first_token_timeout, next(&mut tokens)).await;
-            match first.unwrap_or(Err(ModelError::FirstTokenTimeout)) {
-                Ok(first) => return Ok(Answer { model: model.clone(), called, first: Some(first), tokens }),
-                Err(error) => {
-                    failed(model.name(), &error);
-                    if error.retryable() || !told.as_ref().is_some_and(ModelError::retryable) {
-                        told = Some(error);
+    /// All models failed: the last retryable failure, else the last one. Of a model that cools down it is the failure that
+    /// is the reason.
+    pub async fn begin(&self, prompt: &str, mut passed: impl FnMut(&str, Passed<'_>)) -> Result<Answer, ModelError> {
+        let mut told = Told::default();
+        let mut uncalled: Vec<&Member> = self.members.iter().collect();
+        // Once by health, then those that were left out, where nothing better has answered.
+        for forced in [false, true] {
+            if forced {
+                let all = self.members.iter().all(|member| member.health.cools_down());
+                uncalled.retain(|member| all || !member.health.cools_down());
+            }
+            let members = std::mem::take(&mut uncalled);
+            for (index, member) in members.iter().enumerate() {
+                let another = members[index + 1..].iter().any(|member| forced || member.health.usable());
+                match self.ask(member, prompt, another, forced).await {
+                    Asked::Answers(answer) => return Ok(answer),
+                    Asked::Failed(error) => {
+                        passed(member.model.name(), Passed::Failed(&error));
+                        told.add(error);
+                    }
+                    Asked::CoolsDown(error) => {
+                        told.add(error);
+                        uncalled.push(member);
+                    }
+                    Asked::Full => {
+                        passed(member.model.name(), Passed::Full);
+                        told.add(ModelError::Overloaded(None));
+                        uncalled.push(member);
                     }
                 }
             }
         }
-        Err(told.unwrap_or(ModelError::Overloaded(None)))
+        Err(told.0.unwrap_or(ModelError::Overloaded(None)))
+    }
+
+    /// Asks one model. With `another` behind it this one isn't waited for where it is full, nor for long where it was cooling
+    /// down.
+    async fn ask(&self, member: &Member, prompt: &str, another: bool, forced: bool) -> Asked {
+        let longest = self.first_token_timeout;
+        if let Some(error) = member.health.reason().filter(|_| !forced) {
+            return Asked::CoolsDown(error);
+        }
+        let place = match &member.places {
+            None => None,
+            Some(places) => match places.clone().try_acquire_owned() {
+                Ok(place) => Some(place),
+                Err(_) if another => return Asked::Full,
+                Err(_) => match timeout(longest, places.clone().acquire_owned()).await {
+                    Ok(Ok(place)) => Some(place),
+                    _ => return Asked::Failed(ModelError::Overloaded(None)),
+                },
+            },
+        };
+        let mut call = match member.health.call(forced) {
+            Ok(call) => call,
+            Err(error) => return Asked::CoolsDown(error),
+        };
+        let mut tokens = member.model.generate(prompt);
+        let short = another && call.in_doubt();
+        match first(&mut tokens, &mut call, longest, short).await {
+            Ok(first) => {
+                call.answered();
+                let (model, called) = (member.model.clone(), call.called());
+                Asked::Answers(Answer { model, called, first: Some(first), tokens, _place: place })
+            }
+            Err(error) => {
+                // A model that has a limit answers so where its places are taken by others than us.
+                if place.is_none() || error != ModelError::Overloaded(None) {
+                    call.failed(&error);
+                }
+                if let Some(until) = call.may_go_on().filter(|_| error == ModelError::FirstTokenTimeout) {
+                    let until = until.min(call.called() + longest);
+                    tokio::spawn(go_on(tokens, call, place, until));
+                }
+                Asked::Failed(error)
+            }
+        }
+    }
+}
+
+impl Told {
+    fn add(&mut self, error: ModelError) {
+        if error.retryable() || !self.0.as_ref().is_some_and(ModelError::retryable) {
+            self.0 = Some(error);
+        }
     }
 }
 
@@ -74,7 +193,7 @@ impl Answer {
     pub async fn ready(&mut self, most: usize) -> Vec<Result<Token, ModelError>> {
         let mut ready = vec![self.next().await];
         while ready.len() < most
-            && let Some(Ok(Token::Text(_))) = ready.last()
+            && let Some(Ok(Token::Text(_) | Token::Alive)) = ready.last()
             && let Some(item) = self.next().now_or_never()
         {
             ready.push(item);
@@ -82,7 +201,7 @@ impl Answer {
         ready
     }
 
-    /// The next text, never an empty one, or the end.
+    /// The next text, never an empty one, a sign of life, or the end.
     ///
     /// # Errors
     /// The model failed, or its answer has no end.
@@ -94,124 +213,53 @@ impl Answer {
     }
 }
 
-async fn next(tokens: &mut Tokens) -> Result<Token, ModelError> {
+/// Waits for the first text, or the end: at most `longest` from one sign of life to the next. A `short` call waits only for
+/// as long as is usual, unless there is a sign of life.
+async fn first(tokens: &mut Tokens, call: &mut Call, longest: Duration, mut short: bool) -> Result<Token, ModelError> {
     loop {
-        match tokens.next().await {
-            Some(Ok(Token::Text(text))) if text.is_empty() => {}
-            Some(Ok(Token::Alive)) => {}
-            Some(token) => return token,
-            None => return Err(ModelError::BrokeOff("its answer stopped without an end".into())),
+        let item = match timeout_at(call.heard() + call.patience(longest), next(tokens)).await {
+            Ok(item) => item?,
+            Err(_) => {
+                call.silent();
+                if short {
+                    return Err(ModelError::FirstTokenTimeout);
+                }
+                let late = timeout_at(call.heard() + longest, next(tokens)).await;
+                late.unwrap_or(Err(ModelError::FirstTokenTimeout))?
+            }
+        };
+        match item {
+            Token::Alive => {
+                call.alive();
+                short = false;
+            }
+            item => return Ok(item),
         }
+    }
+}
+
+/// Listens to a probe that was silent for too long, and whose start has gone on to another model, for one sign of life. So a
+/// model is found to be well that always takes longer than a probe waits.
+async fn go_on(mut tokens: Tokens, mut call: Call, place: Place, until: Instant) {
+    match timeout_at(until, next(&mut tokens)).await {
+        Ok(Ok(Token::Alive)) => call.alive(),
+        Ok(Ok(_)) => call.answered(),
+        Ok(Err(error)) => call.failed(&error),
+        Err(_) => {}
+    }
+    // The model is cancelled before the next probe.
+    drop(tokens);
+    drop((call, place));
+}
+
+/// The next item. An empty text is a sign of life.
+async fn next(tokens: &mut Tokens) -> Result<Token, ModelError> {
+    match tokens.next().await {
+        Some(Ok(Token::Text(text))) if text.is_empty() => Ok(Token::Alive),
+        Some(item) => item,
+        None => Err(ModelError::BrokeOff("its answer stopped without an end".into())),
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Mutex;
-
-    use futures::stream;
-
-    use super::*;
-    use crate::stream::Finish;
-
-    const PATIENCE: Duration = Duration::from_secs(120);
-
-    /// Says these things, then nothing more. `None` is silence.
-    struct Says(&'static str, Vec<Option<Result<Token, ModelError>>>, Option<usize>);
-
-    impl Model for Says {
-        fn name(&self) -> &str {
-            self.0
-        }
-
-        fn concurrency(&self) -> Option<usize> {
-            self.2
-        }
-
-        fn generate(&self, _: &str) -> Tokens {
-            let steps = stream::iter(self.1.clone());
-            steps.then(async |step| if let Some(item) = step { item } else { std::future::pending().await }).boxed()
-        }
-    }
-
-    fn text(text: &str) -> Option<Result<Token, ModelError>> {
-        Some(Ok(Token::Text(text.into())))
-    }
-
-    fn end() -> Token {
-        Token::End { finish: Finish::Stop, usage: None }
-    }
-
-    fn models(models: Vec<Says>) -> Fallback {
-        Fallback::new(models.into_iter().map(|model| Arc::new(model) as Arc<dyn Model>).collect(), PATIENCE)
-    }
-
-    /// The model that answered or the error, and the models that were passed over.
-    async fn begin(models: &Fallback) -> (Result<String, ModelError>, Vec<String>) {
-        let passed = Mutex::new(Vec::new());
-        let answer = models.begin("", |model, _| passed.lock().unwrap().push(model.to_owned())).await;
-        (answer.map(|answer| answer.model().to_owned()), passed.into_inner().unwrap())
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn the_first_model_with_a_text_answers_and_the_others_are_told() {
-        let models = models(vec![
-            Says("silent", vec![text(""), None], None),
-            Says("refusing", vec![Some(Err(ModelError::Refused("no".into())))], None),
-            Says("short", vec![Some(Err(ModelError::TooLong("9 tokens".into())))], None),
-            Says("broken", vec![text("")], None),
-            Says("good", vec![text(""), text("a"), Some(Ok(end()))], None),
-            Says("unasked", vec![text("b")], None),
-        ]);
-        let began = Instant::now();
-        let (answer, passed) = begin(&models).await;
-        assert_eq!(answer.unwrap(), "good");
-        assert_eq!(passed, ["silent", "refusing", "short", "broken"]);
-        assert_eq!(began.elapsed(), PATIENCE, "each has its own time");
-    }
-
-    #[tokio::test]
-    async fn an_answer_goes_on_with_its_own_model_and_ends_with_it() {
-        let failure = ModelError::BrokeOff("x".into());
-        let models = models(vec![Says("one", vec![text("a"), text(""), text("b"), Some(Err(failure.clone()))], None)]);
-        let mut answer = models.begin("", |_, _| {}).await.unwrap();
-        assert_eq!(answer.next().await, Ok(Token::Text("a".into())));
-        assert_eq!(answer.next().await, Ok(Token::Text("b".into())));
-        assert_eq!(answer.next().await, Err(failure));
-    }
-
-    #[tokio::test]
-    async fn a_good_end_without_text_is_an_answer() {
-        let models = models(vec![Says("terse", vec![Some(Ok(end()))], None), Says("unasked", vec![text("a")], None)]);
-        let mut answer = models.begin("", |_, _| {}).await.unwrap();
-        assert_eq!(answer.model(), "terse");
-        assert_eq!(answer.next().await, Ok(end()));
-    }
-
-    #[tokio::test]
-    async fn of_all_failures_the_last_that_may_pass_is_told() {
-        let limited = ModelError::RateLimited(Some(Duration::from_secs(7)));
-        let (overloaded, refused) = (ModelError::Overloaded(None), ModelError::Refused("no".into()));
-        let too_long = ModelError::TooLong("9 tokens".into());
-        for (errors, told) in [
-            (vec![&limited, &refused], &limited),
-            (vec![&refused, &limited], &limited),
-            (vec![&limited, &overloaded, &refused], &overloaded),
-            (vec![&ModelError::Misconfigured("the key".into()), &refused], &refused),
-            (vec![&too_long, &overloaded], &overloaded),
-            (vec![&refused, &too_long], &too_long),
-        ] {
-            let failing = |error: &&ModelError| Says("failing", vec![Some(Err((*error).clone()))], None);
-            assert_eq!(begin(&models(errors.iter().map(failing).collect())).await.0.unwrap_err(), *told);
-        }
-    }
-
-    #[test]
-    fn together_they_have_the_room_of_all_unless_one_has_no_limit() {
-        let room = |rooms: &[Option<usize>]| {
-            models(rooms.iter().map(|room| Says("a", Vec::new(), *room)).collect()).concurrency()
-        };
-        assert_eq!(room(&[Some(8), Some(4)]), Some(12));
-        assert_eq!(room(&[Some(8), None]), None);
-    }
-}
+mod tests;

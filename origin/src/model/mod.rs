@@ -1,7 +1,7 @@
 //! Models: what turns a prompt into tokens.
 //!
 //! # Layout
-//! - [`fallback`]: several of them, in order of preference.
+//! - [`fallback`]: several of them, in order of preference; `health`: which of them are asked, after failures.
 //! - `embedded`: one in this process.
 //! - [`remote`]: those behind a provider's API; `failure`: what their errors mean.
 
@@ -9,6 +9,7 @@
 pub mod embedded;
 mod failure;
 pub mod fallback;
+mod health;
 pub mod remote;
 
 use std::time::Duration;
@@ -87,6 +88,14 @@ impl ModelError {
     /// Whether another try may go better.
     pub fn retryable(&self) -> bool {
         self.problem().retryable()
+    }
+
+    /// The wait that its provider has named.
+    fn wait(&self) -> Option<Duration> {
+        match self {
+            ModelError::RateLimited(wait) | ModelError::Overloaded(wait) => *wait,
+            _ => None,
+        }
     }
 
     /// What the reader gets to know. The error's own text stays in the log.

@@ -25,6 +25,7 @@ pub struct Metrics {
     started: Counter,
     refused: Family<Refused, Counter>,
     passed_over: Family<PassedOver, Counter>,
+    cooling_down: Family<ByModel, Gauge>,
     journal_failures: Family<Operation, Counter>,
     ended: Family<Ended, Counter>,
     first_chunk: Family<ByModel, Histogram>,
@@ -116,6 +117,7 @@ impl Default for Metrics {
             started: Counter::default(),
             refused: Family::default(),
             passed_over: Family::default(),
+            cooling_down: Family::default(),
             journal_failures: Family::default(),
             ended: Family::default(),
             first_chunk: Family::new_with_constructor(|| Histogram::new(FIRST_CHUNK)),
@@ -140,7 +142,12 @@ impl Metrics {
         own.register("streams_started", "Generations started", self.started.clone());
         own.register("streams_refused", "Starts for which there was no slot", self.refused.clone());
         own.register("journal_failures", "Operations of the journal that failed", self.journal_failures.clone());
-        own.register("models_passed_over", "Calls of a model that gave no first token", self.passed_over.clone());
+        own.register("models_passed_over", "Starts to which a model gave no first token", self.passed_over.clone());
+        own.register(
+            "models_cooling_down",
+            "1 for a model that isn't asked after a failure",
+            self.cooling_down.clone(),
+        );
         own.register("streams_ended", "Generations ended, by how they did", self.ended.clone());
         own.register("streams_running", "Generations that run or wait for a slot", self.running.clone());
         own.register("streams_queued", "Generations that wait for a slot", self.queued.clone());
@@ -159,9 +166,19 @@ impl Metrics {
         }
     }
 
-    /// All metrics as text, with three gauges: the generations that run or wait, those that wait, and the journal's bytes in
-    /// this process.
-    pub(crate) fn text(&self, running: usize, queued: usize, journal: usize) -> String {
+    /// All metrics as text, with these gauges: the generations that run or wait, those that wait, the journal's bytes in
+    /// this process, and whether each model cools down.
+    pub(crate) fn text<'a>(
+        &self,
+        running: usize,
+        queued: usize,
+        journal: usize,
+        cooling_down: impl Iterator<Item = (&'a str, bool)>,
+    ) -> String {
+        for (model, cools_down) in cooling_down {
+            let by = ByModel { gen_ai_request_model: model.to_owned() };
+            self.cooling_down.get_or_create(&by).set(i64::from(cools_down));
+        }
         for (gauge, value) in [(&self.running, running), (&self.queued, queued), (&self.journal, journal)] {
             gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
         }

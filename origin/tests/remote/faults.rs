@@ -14,7 +14,7 @@ use crate::{
 
 const TOKEN: &str = "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"tick \"},\"finish_reason\":null}]}\n\n";
 /// The second of two models.
-const GOOD: &str = "anthropic:claude-haiku-4-5";
+pub const GOOD: &str = "anthropic:claude-haiku-4-5";
 
 /// An answer that fails before its first token, and the status that it becomes.
 fn failures() -> Vec<(&'static str, Answer, (u16, &'static str))> {
@@ -45,7 +45,7 @@ fn failures() -> Vec<(&'static str, Answer, (u16, &'static str))> {
 }
 
 /// An origin with the failing model first, and the good one behind it.
-async fn with_fallback(failing: &Provider, good: &Provider, flags: &[&str]) -> Process {
+pub async fn with_fallback(failing: &Provider, good: &Provider, flags: &[&str]) -> Process {
     let (failing, good) = (failing.url("/v1"), good.url(""));
     let variables = [
         ("OPENAI_BASE_URL", &*failing),

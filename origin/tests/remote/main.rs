@@ -3,6 +3,7 @@
 #[cfg(feature = "embedded")]
 mod exit;
 mod faults;
+mod health;
 mod keys;
 mod process;
 mod protocols;

@@ -19,7 +19,7 @@ use tokio::{
 /// The end of a body in chunks.
 const END: &[u8] = b"0\r\n\r\n";
 
-/// What a provider answers to every request.
+/// What a provider answers to a request.
 #[derive(Clone)]
 pub struct Answer {
     head: String,
@@ -44,6 +44,7 @@ pub enum Step {
 /// A provider on a port of its own.
 pub struct Provider {
     pub address: SocketAddr,
+    answer: Arc<Mutex<Answer>>,
     seen: Arc<Mutex<Vec<Request>>>,
     accepted: Arc<AtomicUsize>,
     left: watch::Receiver<usize>,
@@ -88,17 +89,24 @@ impl Provider {
         let (leaving, left) = watch::channel(0);
         let (requests, accepting) = (seen.clone(), Arc::new(AtomicUsize::new(0)));
         let accepted = accepting.clone();
+        let answer = Arc::new(Mutex::new(answer));
+        let answering = answer.clone();
         tokio::spawn(async move {
             while let Ok((socket, _)) = listener.accept().await {
                 accepting.fetch_add(1, Ordering::Relaxed);
-                let (answer, requests, leaving) = (answer.clone(), requests.clone(), leaving.clone());
+                let (answer, requests, leaving) = (answering.clone(), requests.clone(), leaving.clone());
                 tokio::spawn(async move {
                     serve(socket, &answer, &requests).await;
                     leaving.send_modify(|left| *left += 1);
                 });
             }
         });
-        Self { address, seen, accepted, left }
+        Self { address, answer, seen, accepted, left }
+    }
+
+    /// From now on it answers so.
+    pub fn answers(&self, answer: Answer) {
+        *self.answer.lock().expect("no test panics with it") = answer;
     }
 
     /// Its base URL.
@@ -118,6 +126,12 @@ impl Provider {
         assert!(waited.is_ok_and(|left| left.is_ok()), "the provider's connection stays open");
     }
 
+    /// How many connections to it are open.
+    pub fn open(&self) -> usize {
+        let left = *self.left.borrow();
+        self.accepted().saturating_sub(left)
+    }
+
     /// How many connections to it there were.
     pub fn accepted(&self) -> usize {
         self.accepted.load(Ordering::Relaxed)
@@ -125,8 +139,9 @@ impl Provider {
 }
 
 /// Answers until the connection is closed, by whichever side.
-async fn serve(mut socket: TcpStream, answer: &Answer, requests: &Mutex<Vec<Request>>) {
+async fn serve(mut socket: TcpStream, answer: &Mutex<Answer>, requests: &Mutex<Vec<Request>>) {
     while let Some(request) = read(&mut socket).await {
+        let answer = answer.lock().expect("no test panics with it").clone();
         requests.lock().expect("no test panics with it").push(request);
         if socket.write_all(answer.head.as_bytes()).await.is_err() {
             return;
