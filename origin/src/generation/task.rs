@@ -198,3 +198,72 @@ async fn within(total: Option<Duration>, cancelled: Pin<&mut impl Future<Output 
         None => cancelled.await,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures::{StreamExt, stream};
+    use headwater_protocol::Kind;
+    use tokio::time::sleep;
+
+    use super::*;
+    use crate::{
+        config::limits::Pace,
+        generation::{Hub, Start},
+        journal::MemoryJournal,
+        model::{Model, Tokens as Answer},
+        stream::Framing,
+        telemetry::record::Asked,
+    };
+
+    const EVERY: Duration = Duration::from_millis(500);
+    const TIMEOUT: Duration = Duration::from_secs(3);
+
+    /// Says these things, each a while after the one before.
+    struct Says(Vec<Token>);
+
+    impl Model for Says {
+        fn name(&self) -> &'static str {
+            "says"
+        }
+
+        fn generate(&self, _: &str) -> Answer {
+            let each = stream::iter(self.0.clone()).then(async |token| {
+                sleep(EVERY).await;
+                Ok(token)
+            });
+            each.chain(stream::pending()).boxed()
+        }
+    }
+
+    /// How a stream of this answer ends.
+    async fn ends(tokens: Vec<Token>) -> Option<Kind> {
+        let pace = Pace { write_interval: Duration::ZERO, heartbeat: None };
+        let limits = Limits {
+            start_window: EVERY,
+            idle_timeout: TIMEOUT,
+            total_timeout: None,
+            linger: TIMEOUT,
+            stream_bytes: 1 << 20,
+            generations: 1,
+            queue: 0,
+            pace,
+        };
+        let models = Fallback::new(vec![Arc::new(Says(tokens))], TIMEOUT);
+        let journal = Arc::new(MemoryJournal::new(TIMEOUT, 1 << 20));
+        let hub = Hub::new("a".parse().unwrap(), models, journal, limits);
+        let (prompt, framing, asked) = (String::new(), Framing::Framed, Asked::default());
+        let reader = hub.start(Start { prompt, idempotency: None, framing, asked }).await.unwrap();
+        reader.stream().buffer.ended().await;
+        reader.stream().buffer.terminal().unwrap().failed.map(|problem| problem.kind())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn signs_of_life_keep_both_timeouts_away_and_silence_does_not() {
+        let (text, end) = (|| Token::Text("a".into()), Token::End { finish: Finish::Stop, usage: None });
+        let thoughts = || vec![Token::Alive; 20];
+        let whole = [thoughts(), vec![text()], thoughts(), vec![text(), end]].concat();
+        assert_eq!(ends(whole).await, None);
+        assert_eq!(ends([thoughts(), vec![text()], thoughts()].concat()).await, Some(Kind::IdleTimeout));
+        assert_eq!(ends(thoughts()).await, Some(Kind::FirstTokenTimeout));
+    }
+}

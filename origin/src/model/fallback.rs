@@ -7,6 +7,7 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{Instant, timeout, timeout_at},
 };
+use tracing::Instrument;
 
 use super::{
     Model, ModelError, Token, Tokens,
@@ -162,7 +163,7 @@ impl Fallback {
                 }
                 if let Some(until) = call.may_go_on().filter(|_| error == ModelError::FirstTokenTimeout) {
                     let until = until.min(call.called() + longest);
-                    tokio::spawn(go_on(tokens, call, place, until));
+                    tokio::spawn(go_on(tokens, call, place, until).in_current_span());
                 }
                 Asked::Failed(error)
             }

@@ -33,6 +33,8 @@ use super::ModelError;
 const FIRST_COOL_DOWN: Duration = Duration::from_secs(1);
 /// The longest: a model that is back is used again within a minute, and one that stays away costs a start a minute.
 const LONGEST_COOL_DOWN: Duration = Duration::from_secs(60);
+/// The longest wait of a provider that is kept: one that names more may not mean it.
+const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 /// How long a model may be silent at the least, and as long as it has answered nothing yet. Most give their first token within
 /// it, and a reader waits that long without leaving.
 const LEAST_PATIENCE: Duration = Duration::from_secs(1);
@@ -139,7 +141,7 @@ impl Health {
             return;
         }
         let now = Instant::now();
-        let length = state.next.max(error.wait().unwrap_or_default());
+        let length = state.next.max(wait(error).unwrap_or_default());
         state.next = (state.next * 2).min(LONGEST_COOL_DOWN);
         state.era += 1;
         state.cooling = Some(Cooling { since: now, until: now + length, error: error.clone(), probed });
@@ -165,7 +167,7 @@ impl Cooling {
     /// The failure, with what is left of the wait that the provider named. At least a moment: a wait that is over is not
     /// known to be well.
     fn left(&self, now: Instant) -> ModelError {
-        let left = |wait: Duration| (self.since + wait).duration_since(now).max(FIRST_COOL_DOWN);
+        let left = |wait: Duration| (self.since + wait.min(LONGEST_WAIT)).duration_since(now).max(FIRST_COOL_DOWN);
         match &self.error {
             ModelError::RateLimited(wait) => ModelError::RateLimited(wait.map(left)),
             ModelError::Overloaded(wait) => ModelError::Overloaded(wait.map(left)),
@@ -258,7 +260,7 @@ impl Call {
             self.health.cool_down(&mut state, error, false);
             return;
         }
-        let Some(wait) = error.wait().filter(|_| !self.health.alone) else { return };
+        let Some(wait) = wait(error).filter(|_| !self.health.alone) else { return };
         let now = Instant::now();
         match &mut state.cooling {
             None => self.health.cool_down(&mut state, error, false),
@@ -288,6 +290,14 @@ impl Drop for Call {
         {
             cooling.probed = false;
         }
+    }
+}
+
+/// The wait that the provider has named.
+fn wait(error: &ModelError) -> Option<Duration> {
+    match error {
+        ModelError::RateLimited(wait) | ModelError::Overloaded(wait) => wait.map(|wait| wait.min(LONGEST_WAIT)),
+        _ => None,
     }
 }
 

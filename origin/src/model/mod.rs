@@ -90,14 +90,6 @@ impl ModelError {
         self.problem().retryable()
     }
 
-    /// The wait that its provider has named.
-    fn wait(&self) -> Option<Duration> {
-        match self {
-            ModelError::RateLimited(wait) | ModelError::Overloaded(wait) => *wait,
-            _ => None,
-        }
-    }
-
     /// What the reader gets to know. The error's own text stays in the log.
     pub fn problem(&self) -> Problem {
         const SOON: Duration = Duration::from_secs(1);

@@ -1,115 +1,20 @@
 //! Health as starts see it, in paused time: through [`Fallback`], with models that can be changed on the way.
 
-use std::sync::{
-    Mutex as StdMutex,
-    atomic::{AtomicUsize, Ordering::Relaxed},
-};
+mod fake;
 
-use futures::{StreamExt, stream};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
 use tokio::time::sleep;
 
+use self::fake::{Fake, Says};
 use super::*;
-use crate::{
-    model::{
-        Model, Token, Tokens,
-        fallback::{Answer, Fallback},
-    },
-    stream::Finish,
+use crate::model::{
+    Model,
+    fallback::{Answer, Fallback},
 };
 
 const TIMEOUT: Duration = Duration::from_secs(110);
 const SECOND: Duration = Duration::from_secs(1);
-
-/// What a model does when it is called.
-#[derive(Clone)]
-enum Says {
-    /// Its text, after so many milliseconds.
-    Text(u64),
-    /// It fails, after so many milliseconds.
-    Fails(ModelError, u64),
-    /// A sign of life, every so many milliseconds, so often; then its text.
-    Thinks(u64, u64),
-    Nothing,
-}
-
-struct Fake {
-    name: &'static str,
-    says: StdMutex<Says>,
-    /// When it was called.
-    calls: StdMutex<Vec<Instant>>,
-    open: Arc<AtomicUsize>,
-    places: Option<usize>,
-}
-
-/// Counts a call until it is dropped.
-struct Open(Arc<AtomicUsize>);
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Relaxed);
-    }
-}
-
-impl Fake {
-    fn new(name: &'static str, says: Says) -> Arc<Self> {
-        Self::with_places(name, says, None)
-    }
-
-    fn with_places(name: &'static str, says: Says, places: Option<usize>) -> Arc<Self> {
-        Arc::new(Self { name, says: says.into(), calls: StdMutex::default(), open: Arc::default(), places })
-    }
-
-    fn now(&self, says: Says) {
-        *self.says.lock().unwrap() = says;
-    }
-
-    fn calls(&self) -> usize {
-        self.calls.lock().unwrap().len()
-    }
-
-    fn open(&self) -> usize {
-        self.open.load(Relaxed)
-    }
-}
-
-impl Model for Fake {
-    fn name(&self) -> &str {
-        self.name
-    }
-
-    fn concurrency(&self) -> Option<usize> {
-        self.places
-    }
-
-    fn generate(&self, _: &str) -> Tokens {
-        self.calls.lock().unwrap().push(Instant::now());
-        self.open.fetch_add(1, Relaxed);
-        let (open, says) = (Open(self.open.clone()), self.says.lock().unwrap().clone());
-        let text = || Ok(Token::Text("a".into()));
-        let (first, every, times) = match says {
-            Says::Text(after) => (Some(text()), after, 0),
-            Says::Fails(error, after) => (Some(Err(error)), after, 0),
-            Says::Thinks(every, times) => (Some(text()), every, times),
-            Says::Nothing => (None, 0, 0),
-        };
-        let signs = stream::iter((0..times).map(|_| Some(Ok(Token::Alive))));
-        let end = Ok(Token::End { finish: Finish::Stop, usage: None });
-        let items = signs.chain(stream::iter([first, Some(end)])).enumerate().then(move |(index, item)| {
-            let _open = &open;
-            async move {
-                match item {
-                    Some(item) => {
-                        let wait = if index as u64 <= times { every } else { 0 };
-                        sleep(Duration::from_millis(wait)).await;
-                        item
-                    }
-                    None => std::future::pending().await,
-                }
-            }
-        });
-        items.boxed()
-    }
-}
 
 fn models<const N: usize>(models: [&Arc<Fake>; N]) -> Arc<Fallback> {
     let models = models.into_iter().map(|model| model.clone() as Arc<dyn Model>);
