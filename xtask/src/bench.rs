@@ -19,7 +19,7 @@ pub(crate) enum Part {
     Streams,
     /// A journal in Redis: the gaps between tokens at two origins
     Redis,
-    /// The origin between a provider and its readers: CPU time a frame, time to first token, gaps
+    /// The origin between a provider and its readers: CPU time a frame, memory of a held stream, time to first token, gaps
     Remote,
     /// Through the built worker under workerd: first byte, stop, a thousand streams cut and resumed
     Edge,
