@@ -20,15 +20,12 @@ fn models(config: &Config) -> Result<Models, Box<dyn Error>> {
         match name {
             Name::Embedded => embedded(config),
             Name::Remote(api, model) => {
-                let name = name.to_string();
-                Ok(Arc::new(remote::Remote::new(
-                    name,
-                    api,
-                    model,
-                    config.max_tokens,
-                    &config.allow_plain_http,
-                    variable,
-                )?))
+                let options = remote::Options {
+                    max_tokens: config.max_tokens,
+                    plain_hosts: &config.allow_plain_http,
+                    log_variables: config.log_variables,
+                };
+                Ok(Arc::new(remote::Remote::new(name.to_string(), api, model, options, variable)?))
             }
         }
     };

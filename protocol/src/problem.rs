@@ -210,6 +210,11 @@ impl Problem {
             .retry_after(period)
     }
 
+    /// 424: the model doesn't answer this prompt.
+    pub fn model_refused() -> Self {
+        Self::new(Kind::ModelRefused, "the model refuses this prompt; change it")
+    }
+
     /// 502: no origin could be reached.
     pub fn origin_unreachable() -> Self {
         Self::new(Kind::OriginUnreachable, "no origin could be reached; try again")
@@ -313,6 +318,12 @@ impl Problem {
     #[must_use]
     pub fn retry_after(self, after: Duration) -> Self {
         Self { retry_after: Some(after), ..self }
+    }
+
+    /// The same problem, with the status of the provider where that says that the request is at fault.
+    #[must_use]
+    pub fn status_of_provider(self, status: u16) -> Self {
+        Self { status: matches!(status, 400 | 404 | 413 | 422).then_some(status).or(self.status), ..self }
     }
 
     /// The kind.

@@ -6,8 +6,7 @@ use std::{
     str::FromStr,
 };
 
-use genai::adapter::AdapterKind;
-use reqwest::Url;
+use url::Url;
 
 /// A model's name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,13 +26,26 @@ pub enum Api {
     Server(BaseUrl),
 }
 
+/// A protocol in which models are called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// OpenAI's chat completions.
+    OpenAi,
+    /// Anthropic's messages.
+    Anthropic,
+    /// Gemini's `streamGenerateContent`.
+    Gemini,
+    /// Ollama's chat.
+    Ollama,
+}
+
 /// A provider: its protocol, its address, and the variables that its own tools read.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Provider {
     /// The part of a model's name before the colon.
     pub name: &'static str,
-    /// The library's name of the protocol.
-    pub(crate) protocol: AdapterKind,
+    /// What it speaks.
+    pub(crate) protocol: Protocol,
     /// The variable of its key; `None` where it takes none.
     pub(crate) key: Option<&'static str>,
     /// Its address.
@@ -52,7 +64,7 @@ pub struct BaseUrl(Url);
 pub static PROVIDERS: [Provider; 9] = [
     Provider {
         name: "openai",
-        protocol: AdapterKind::OpenAI,
+        protocol: Protocol::OpenAi,
         key: Some("OPENAI_API_KEY"),
         address: "https://api.openai.com/v1",
         address_variable: Some("OPENAI_BASE_URL"),
@@ -60,7 +72,7 @@ pub static PROVIDERS: [Provider; 9] = [
     },
     Provider {
         name: "anthropic",
-        protocol: AdapterKind::Anthropic,
+        protocol: Protocol::Anthropic,
         key: Some("ANTHROPIC_API_KEY"),
         address: "https://api.anthropic.com",
         address_variable: Some("ANTHROPIC_BASE_URL"),
@@ -68,7 +80,7 @@ pub static PROVIDERS: [Provider; 9] = [
     },
     Provider {
         name: "gemini",
-        protocol: AdapterKind::Gemini,
+        protocol: Protocol::Gemini,
         key: Some("GEMINI_API_KEY"),
         address: "https://generativelanguage.googleapis.com",
         address_variable: Some("GOOGLE_GEMINI_BASE_URL"),
@@ -76,7 +88,7 @@ pub static PROVIDERS: [Provider; 9] = [
     },
     Provider {
         name: "ollama",
-        protocol: AdapterKind::Ollama,
+        protocol: Protocol::Ollama,
         key: None,
         address: "http://127.0.0.1:11434",
         address_variable: Some("OLLAMA_HOST"),
@@ -84,7 +96,7 @@ pub static PROVIDERS: [Provider; 9] = [
     },
     Provider {
         name: "groq",
-        protocol: AdapterKind::Groq,
+        protocol: Protocol::OpenAi,
         key: Some("GROQ_API_KEY"),
         address: "https://api.groq.com",
         address_variable: Some("GROQ_BASE_URL"),
@@ -98,7 +110,7 @@ pub static PROVIDERS: [Provider; 9] = [
 
 /// A provider that speaks OpenAI's protocol and has one address.
 const fn openai_like(name: &'static str, key: &'static str, address: &'static str) -> Provider {
-    Provider { name, protocol: AdapterKind::OpenAI, key: Some(key), address, address_variable: None, path: "" }
+    Provider { name, protocol: Protocol::OpenAi, key: Some(key), address, address_variable: None, path: "" }
 }
 
 impl FromStr for Name {
@@ -175,13 +187,46 @@ impl BaseUrl {
         self
     }
 
+    /// The address that OpenAI's protocol means by this one, and the other one that it may mean. Some servers have their
+    /// paths under `/v1`, some don't, and people name them with it and without. The whole address of the one path that is
+    /// asked is taken as well.
+    pub(crate) fn with_version(&self) -> (Self, Option<Self>) {
+        let mut base = self.clone();
+        if let Some(path) = self.0.path().strip_suffix("chat/completions/") {
+            base.0.set_path(path);
+        }
+        let is_version = |part: &str| {
+            let digits = part.strip_prefix('v').unwrap_or_default();
+            digits.starts_with(|first: char| first.is_ascii_digit())
+        };
+        let path = base.0.path();
+        if path.split('/').any(is_version) {
+            return (base, None);
+        }
+        let versioned = base.clone().under("v1");
+        if path == "/" { (versioned, Some(base)) } else { (base, Some(versioned)) }
+    }
+
+    /// The URL of a path under this address.
+    pub(crate) fn join(&self, path: &str, query: Option<&str>) -> String {
+        let mut url = self.0.clone();
+        url.set_path(&format!("{}{path}", self.0.path()));
+        url.set_query(query);
+        url.into()
+    }
+
     /// An address as Ollama's own tools take it: scheme and port may be missing. The server reads the same variable, and its
     /// "listen everywhere" means this machine here.
     pub(crate) fn of_ollama(text: &str) -> Result<Self, String> {
         /// Ollama's port.
         const PORT: u16 = 11434;
         if text.contains("://") {
-            return text.parse();
+            let mut base: Self = text.parse()?;
+            // The paths of its two protocols.
+            if matches!(base.0.path(), "/v1/" | "/api/") {
+                base.0.set_path("/");
+            }
+            return Ok(base);
         }
         let (host, port) = match text.rsplit_once(':') {
             Some((host, port)) if let Ok(port) = port.parse() => (host, port),
@@ -299,6 +344,23 @@ mod tests {
         assert_eq!(BaseUrl::of_ollama("https://ollama.example").unwrap().as_str(), "https://ollama.example/");
         assert_eq!(BaseUrl::of_ollama("0.0.0.0").unwrap().as_str(), "http://127.0.0.1:11434/");
         assert_eq!(BaseUrl::of_ollama(":8080").unwrap().as_str(), "http://127.0.0.1:8080/");
+    }
+
+    #[test]
+    fn an_address_of_openais_protocol_is_taken_with_its_version_and_without() {
+        let both = |text: &str| {
+            let (first, other) = text.parse::<BaseUrl>().unwrap().with_version();
+            (first.join("chat/completions", None), other.map(|other| other.join("chat/completions", None)))
+        };
+        let with = |url: &str| format!("https://a.example/{url}chat/completions");
+        assert_eq!(both("https://a.example"), (with("v1/"), Some(with(""))));
+        assert_eq!(both("https://a.example/v1"), (with("v1/"), None));
+        assert_eq!(both("https://a.example/v1beta/openai/"), (with("v1beta/openai/"), None));
+        assert_eq!(both("https://a.example/inference"), (with("inference/"), Some(with("inference/v1/"))));
+        assert_eq!(both("https://a.example/v1/chat/completions"), (with("v1/"), None));
+        assert_eq!(BaseUrl::of_ollama("http://localhost:11434/v1").unwrap().as_str(), "http://localhost:11434/");
+        let gemini: BaseUrl = "https://a.example/v1beta".parse().unwrap();
+        assert_eq!(gemini.join("models/ä:b", Some("alt=sse")), "https://a.example/v1beta/models/%C3%A4:b?alt=sse");
     }
 
     #[test]

@@ -251,7 +251,7 @@ impl Call {
 
     /// It failed before its first token. A failure that is the prompt's says nothing of the model.
     pub(super) fn failed(&mut self, error: &ModelError) {
-        if matches!(error, ModelError::Refused(_) | ModelError::TooLong(_)) {
+        if matches!(error, ModelError::Refused(_) | ModelError::BadRequest(..) | ModelError::TooLong(_)) {
             return;
         }
         let mut state = self.health.state.lock();

@@ -3,14 +3,15 @@
 //! # Layout
 //! - [`fallback`]: several of them, in order of preference; `health`: which of them are asked, after failures.
 //! - `embedded`: one in this process.
-//! - [`remote`]: those behind a provider's API; `failure`: what their errors mean.
+//! - [`remote`]: those behind a provider's API.
+//! - `thoughts`: what of a model's text is no part of its answer.
 
 #[cfg(feature = "embedded")]
 pub mod embedded;
-mod failure;
 pub mod fallback;
 mod health;
 pub mod remote;
+mod thoughts;
 
 use std::time::Duration;
 
@@ -60,6 +61,9 @@ pub enum ModelError {
     /// It won't answer this prompt.
     #[error("the model refused the prompt: {0}")]
     Refused(String),
+    /// Its provider says, with this status, that the request is at fault.
+    #[error("the model's provider refused the request: {1}")]
+    BadRequest(u16, String),
     /// The prompt is longer than its context. Another try goes no better, but another model's context may be longer.
     #[error("the prompt is longer than the model's context: {0}")]
     TooLong(String),
@@ -94,7 +98,8 @@ impl ModelError {
     pub fn problem(&self) -> Problem {
         const SOON: Duration = Duration::from_secs(1);
         match self {
-            ModelError::Refused(_) => Problem::new(Kind::ModelRefused, "the model refuses this prompt; change it"),
+            ModelError::Refused(_) => Problem::model_refused(),
+            ModelError::BadRequest(status, _) => Problem::model_refused().status_of_provider(*status),
             ModelError::TooLong(_) => {
                 Problem::new(Kind::TooLong, "the prompt is longer than the model's context; send a shorter one")
             }

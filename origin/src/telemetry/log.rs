@@ -6,8 +6,8 @@ use tracing_subscriber::EnvFilter;
 
 /// The default filter: of llama.cpp only warnings.
 const LOG: &str = "info,llama-cpp-2=warn,llama_cpp_2=error";
-/// The providers' library is never logged: it writes their answers in full, and keys may be among them.
-const UNLOGGED: &str = "genai=off";
+/// The HTTP libraries are never logged: at their finest level they write keys and answers in full.
+const UNLOGGED: &str = "hyper=off,hyper_util=off,h2=off";
 
 /// A filter that can't be read.
 #[derive(Debug, thiserror::Error)]

@@ -21,14 +21,15 @@ fn failures() -> Vec<(&'static str, Answer, (u16, &'static str))> {
     let words = "{\"error\":{\"message\":\"words of the provider\"}}";
     let status = |status: &str| Answer::status(status, "", words);
     vec![
-        ("400", status("400 Bad Request"), (424, "model-refused")),
+        ("400", status("400 Bad Request"), (400, "model-refused")),
+        ("403", status("403 Forbidden"), (424, "model-refused")),
         ("401", status("401 Unauthorized"), (424, "model-refused")),
         ("404", status("404 Not Found"), (424, "model-refused")),
         ("429", Answer::status("429 Too Many Requests", "retry-after: 7\r\n", words), (429, "rate-limited")),
         ("500", status("500 Internal Server Error"), (502, "model-broke-off")),
         ("503", Answer::status("503 Service Unavailable", "retry-after: 9\r\n", words), (503, "overloaded")),
         ("529", status("529 Overloaded"), (503, "overloaded")),
-        ("HTML", Answer::text("<!doctype html><title>words of the provider</title>"), (502, "model-broke-off")),
+        ("HTML", Answer::text("<!doctype html><title>words of the provider</title>"), (424, "model-refused")),
         ("broken JSON", Answer::text("data: {\"choices\":[{\n\n"), (502, "model-broke-off")),
         ("not UTF-8", Answer::stream([Step::Send(b"data: \xff\xfe\n\n".into())]), (502, "model-broke-off")),
         (
@@ -40,7 +41,7 @@ fn failures() -> Vec<(&'static str, Answer, (u16, &'static str))> {
         ("an error event", Answer::text(&format!("data: {words}\n\n")), (502, "model-broke-off")),
         ("nothing", Answer::text(""), (502, "model-broke-off")),
         ("a cut", Answer::stream([Step::Cut]), (502, "model-broke-off")),
-        ("a redirect", Answer::status("307 Elsewhere", "location: /v1/elsewhere\r\n", ""), (502, "model-broke-off")),
+        ("a redirect", Answer::status("307 Elsewhere", "location: /v1/elsewhere\r\n", ""), (424, "model-refused")),
     ]
 }
 
@@ -86,7 +87,7 @@ async fn fault_14_a_failure_means_the_same_in_every_protocol() {
             (Answer::status("429 Slowly", "", "{}"), (429, "rate-limited")),
             (Answer::status("503 Service Unavailable", "", "{}"), (503, "overloaded")),
             (Answer::status("500 Internal Server Error", "", "{}"), (502, "model-broke-off")),
-            (Answer::text("<!doctype html><title>words</title>\n\n"), (502, "model-broke-off")),
+            (Answer::text("<!doctype html><title>words</title>\n\n"), (424, "model-refused")),
         ] {
             let provider = Provider::spawn(answer).await;
             let response = protocol.origin(&provider, &[]).await.origin.start(&json!("a")).send().await.unwrap();
@@ -212,8 +213,10 @@ async fn fault_14_an_answer_that_ends_early_is_no_answer_in_any_protocol() {
 /// How the event begins without which an answer is none.
 fn last_event(model: &str) -> &'static str {
     match model.split(':').next() {
-        Some("openai") => "data: [DONE]",
-        Some("anthropic") => "event: message_stop",
+        Some("openai") => {
+            "data: {\"id\":\"chatcmpl-CzQ8kPp0\",\"object\":\"chat.completion.chunk\",\"created\":1764000000,\"model\":\"gpt-5-mini-2025-08-07\",\"service_tier\":\"default\",\"system_fingerprint\":null,\"choices\":[{\"index\":0,\"delta\":{}"
+        }
+        Some("anthropic") => "event: message_delta",
         Some("gemini") => "data: {",
         _ => "{\"model\"",
     }

@@ -44,11 +44,14 @@ pub enum Step {
 /// A provider on a port of its own.
 pub struct Provider {
     pub address: SocketAddr,
-    answer: Arc<Mutex<Answer>>,
+    answer: Answering,
     seen: Arc<Mutex<Vec<Request>>>,
     accepted: Arc<AtomicUsize>,
     left: watch::Receiver<usize>,
 }
+
+/// What a provider answers, by request.
+type Answering = Arc<Mutex<Box<dyn Fn(&Request) -> Answer + Send>>>;
 
 /// A request that a provider got.
 #[derive(Clone, Debug)]
@@ -56,6 +59,8 @@ pub struct Request {
     /// Method, path, version and headers, in lower case.
     pub head: String,
     pub body: Value,
+    /// Its place on its connection, from 0.
+    pub place: usize,
 }
 
 impl Answer {
@@ -71,6 +76,11 @@ impl Answer {
         Self { head, steps: steps.into_iter().collect() }
     }
 
+    /// The connection is closed, without a byte.
+    pub fn nothing() -> Self {
+        Self { head: String::new(), steps: vec![Step::Cut] }
+    }
+
     /// A stream of this text.
     pub fn text(text: &str) -> Self {
         Self::stream([send(text)])
@@ -82,14 +92,20 @@ pub fn send(text: &str) -> Step {
 }
 
 impl Provider {
+    /// A provider that answers so to every request.
     pub async fn spawn(answer: Answer) -> Self {
+        Self::spawn_with(move |_| answer.clone()).await
+    }
+
+    /// A provider that answers by request.
+    pub async fn spawn_with(answer: impl Fn(&Request) -> Answer + Send + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("there is a free port");
         let address = listener.local_addr().expect("it has an address");
         let seen = Arc::new(Mutex::new(Vec::new()));
         let (leaving, left) = watch::channel(0);
         let (requests, accepting) = (seen.clone(), Arc::new(AtomicUsize::new(0)));
         let accepted = accepting.clone();
-        let answer = Arc::new(Mutex::new(answer));
+        let answer: Answering = Arc::new(Mutex::new(Box::new(answer)));
         let answering = answer.clone();
         tokio::spawn(async move {
             while let Ok((socket, _)) = listener.accept().await {
@@ -106,7 +122,7 @@ impl Provider {
 
     /// From now on it answers so.
     pub fn answers(&self, answer: Answer) {
-        *self.answer.lock().expect("no test panics with it") = answer;
+        *self.answer.lock().expect("no test panics with it") = Box::new(move |_| answer.clone());
     }
 
     /// Its base URL.
@@ -139,9 +155,11 @@ impl Provider {
 }
 
 /// Answers until the connection is closed, by whichever side.
-async fn serve(mut socket: TcpStream, answer: &Mutex<Answer>, requests: &Mutex<Vec<Request>>) {
-    while let Some(request) = read(&mut socket).await {
-        let answer = answer.lock().expect("no test panics with it").clone();
+async fn serve(mut socket: TcpStream, answer: &Answering, requests: &Mutex<Vec<Request>>) {
+    let mut place = 0;
+    while let Some(request) = read(&mut socket, place).await {
+        place += 1;
+        let answer = answer.lock().expect("no test panics with it")(&request);
         requests.lock().expect("no test panics with it").push(request);
         if socket.write_all(answer.head.as_bytes()).await.is_err() {
             return;
@@ -189,7 +207,7 @@ async fn left(socket: &mut TcpStream) -> std::io::Result<()> {
     Ok(())
 }
 
-async fn read(socket: &mut TcpStream) -> Option<Request> {
+async fn read(socket: &mut TcpStream, place: usize) -> Option<Request> {
     let mut bytes = Vec::new();
     loop {
         if socket.read_buf(&mut bytes).await.ok()? == 0 {
@@ -200,7 +218,7 @@ async fn read(socket: &mut TcpStream) -> Option<Request> {
         let head = head.to_ascii_lowercase();
         let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok()).unwrap_or(0);
         if body.len() >= length {
-            return Some(Request { body: serde_json::from_str(body).unwrap_or_default(), head });
+            return Some(Request { body: serde_json::from_str(body).unwrap_or_default(), head, place });
         }
     }
 }

@@ -26,7 +26,7 @@ use llama_cpp_2::{
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use self::chat::ChatTemplate;
-use super::{Model, ModelError, Token, Tokens};
+use super::{Model, ModelError, Token, Tokens, thoughts::WithoutThoughts};
 use crate::config::Embedded as Settings;
 
 /// A model loaded from a file.
@@ -195,7 +195,7 @@ impl Embedded {
         let permit = self.permits.clone().try_acquire_owned().map_err(|_| ModelError::Overloaded(None))?;
         let (answer, tokens) = mpsc::unbounded();
         self.decoder.send(Job { prompt, answer }).map_err(|_| ModelError::BrokeOff("the decoder has ended".into()))?;
-        Ok(Answer { tokens, _permit: permit }.boxed())
+        Ok(WithoutThoughts::new(Answer { tokens, _permit: permit }).boxed())
     }
 }
 

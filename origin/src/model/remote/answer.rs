@@ -1,0 +1,227 @@
+//! From the body of an answer to its tokens: when it has ended, and how.
+//!
+//! | what comes | before a reason was told | behind one |
+//! |---|---|---|
+//! | text, thoughts | told | told; the wait begins anew |
+//! | a reason, usage | kept | the later one counts; the wait begins anew |
+//! | an end marker | broke off | the end |
+//! | the body's clean end | broke off | the end |
+//! | the connection breaks | broke off | the end; for Gemini broke off, whose reason may stand in every chunk |
+//! | nothing, for the wait | goes on: the timeouts are the caller's | the end |
+//! | an error, a line that can't be read | failed | failed |
+
+use std::{
+    collections::VecDeque,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use tokio::time::{Instant, Sleep};
+
+use super::{
+    Inner,
+    connections::{Failure, Response},
+    finish::Ending,
+    parser::{Event, Fault, Parser},
+    provider::Refusal,
+};
+use crate::{
+    config::model::Protocol,
+    model::{ModelError, Token},
+    stream::{Finish, Usage},
+};
+
+/// How long something may still come behind the reason: usage comes up to two seconds later.
+const WAIT: Duration = Duration::from_secs(2);
+/// The same for Gemini, whose reason may stand in every chunk: only the body's end is sure.
+const GEMINI_WAIT: Duration = Duration::from_secs(10);
+/// How long comments alone are signs of life: a gateway sends them whatever its model does.
+const COMMENTS: Duration = Duration::from_secs(5 * 60);
+
+/// An answer that has begun.
+pub(super) struct Answer {
+    model: Arc<Inner>,
+    /// `None` once the answer has ended.
+    response: Option<Response>,
+    parser: Parser,
+    said: Said,
+    wait: Option<Pin<Box<Sleep>>>,
+}
+
+/// What was said so far.
+struct Said {
+    tokens: VecDeque<Token>,
+    /// Whether anything was told, and whether text was.
+    some: bool,
+    text: bool,
+    reason: Option<Ending>,
+    usage: Option<Usage>,
+    failure: Option<Refusal>,
+    /// An end marker came.
+    ended: bool,
+    /// When what is being read came.
+    now: Instant,
+    /// When something else than a comment came last.
+    alive: Instant,
+    /// When something came last that the wait begins anew with.
+    last: Instant,
+}
+
+impl Answer {
+    pub(super) fn new(model: Arc<Inner>, response: Response) -> Self {
+        let (parser, now) = (Parser::new(model.protocol()), Instant::now());
+        let said = Said {
+            tokens: VecDeque::new(),
+            some: false,
+            text: false,
+            reason: None,
+            usage: None,
+            failure: None,
+            ended: false,
+            now,
+            alive: now,
+            last: now,
+        };
+        Self { model, response: Some(response), parser, said, wait: None }
+    }
+
+    /// The next token; `None` behind the end and behind a failure.
+    pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Token, ModelError>>> {
+        loop {
+            if let Some(token) = self.said.tokens.pop_front() {
+                return Poll::Ready(Some(Ok(token)));
+            }
+            if let Some(refusal) = self.said.failure.take() {
+                self.response = None;
+                return Poll::Ready(Some(Err(self.model.failed(refusal))));
+            }
+            let Some(response) = &mut self.response else { return Poll::Ready(None) };
+            let read = match response.poll_chunk(cx) {
+                Poll::Ready(read) => read,
+                Poll::Pending => {
+                    if self.waits(cx) {
+                        return Poll::Pending;
+                    }
+                    self.end(None);
+                    continue;
+                }
+            };
+            match read {
+                Ok(Some(bytes)) => self.read(&bytes),
+                Ok(None) => {
+                    let said = &mut self.said;
+                    if let Err(fault) = self.parser.end(&mut |event| said.event(&self.model, event)) {
+                        self.unreadable(&fault);
+                    }
+                    self.end(None);
+                }
+                Err(failure) => self.end(Some(&failure)),
+            }
+        }
+    }
+
+    fn read(&mut self, bytes: &[u8]) {
+        self.said.now = Instant::now();
+        let (said, model) = (&mut self.said, &self.model);
+        if let Err(fault) = self.parser.read(bytes, &mut |event| said.event(model, event)) {
+            self.unreadable(&fault);
+        } else if self.said.ended {
+            self.end(None);
+        }
+    }
+
+    /// Whether the answer goes on, as far as the clock tells.
+    fn waits(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.said.reason.is_none() {
+            return true;
+        }
+        let wait = if self.model.protocol() == Protocol::Gemini { GEMINI_WAIT } else { WAIT };
+        let until = self.said.last + wait;
+        let sleep = self.wait.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
+        if sleep.deadline() != until {
+            sleep.as_mut().reset(until);
+        }
+        sleep.as_mut().poll(cx).is_pending()
+    }
+
+    fn unreadable(&mut self, fault: &Fault) {
+        let error = match fault {
+            Fault::Html => ModelError::Misconfigured(format!("{fault}; look at {}", self.model.settings().address)),
+            Fault::TooLong | Fault::Unreadable(_) => ModelError::BadAnswer(fault.to_string()),
+        };
+        self.said.failure.get_or_insert(Refusal::new(error));
+    }
+
+    /// The answer is over, because of this failure or in peace.
+    fn end(&mut self, failure: Option<&Failure>) {
+        let Some(response) = self.response.take() else { return };
+        if self.said.failure.is_some() {
+            return;
+        }
+        let broke = |what: &str| Some(Refusal::new(ModelError::BrokeOff(what.into())));
+        self.said.failure = match (self.said.reason, failure) {
+            (Some(Ending::Good(_) | Ending::Unknown), Some(failure)) if self.model.protocol() == Protocol::Gemini => {
+                Some(Refusal::broken(failure))
+            }
+            (Some(Ending::Good(finish)), _) => return self.finish(finish, response),
+            (Some(Ending::Unknown), _) => return self.finish(Finish::Stop, response),
+            (Some(Ending::Broken), _) => broke("its provider gave it up"),
+            (None, Some(failure)) => Some(Refusal::broken(failure)),
+            (None, None) if self.said.some => broke("it ended without a reason"),
+            (None, None) => Some(Refusal::new(ModelError::BadAnswer("it is empty; is the address right?".into()))),
+        };
+    }
+
+    fn finish(&mut self, finish: Finish, response: Response) {
+        if !self.said.text && finish == Finish::Stop {
+            tracing::warn!(model = self.model.name, "the answer is empty");
+        }
+        self.said.tokens.push_back(Token::End { finish, usage: self.said.usage });
+        response.finish();
+    }
+}
+
+impl Said {
+    fn event(&mut self, model: &Inner, event: Event<'_>) {
+        self.some = true;
+        match event {
+            Event::Comment => {
+                if self.now - self.alive < COMMENTS {
+                    self.alive();
+                }
+                return;
+            }
+            Event::Text(text) => {
+                self.text = true;
+                self.tokens.push_back(Token::Text(text.to_owned()));
+            }
+            Event::Thought(_) => self.alive(),
+            Event::Alive => {
+                self.alive();
+                self.alive = self.now;
+                return;
+            }
+            Event::Usage(usage) => {
+                // Zeros behind a count are from servers that write the member each time.
+                if usage != Usage::default() || self.usage.is_none() {
+                    self.usage = Some(usage);
+                }
+            }
+            Event::Finish(word) => self.reason = Some(model.ending(&word)),
+            Event::Error(said) => {
+                self.failure.get_or_insert_with(|| model.in_stream(said));
+            }
+            Event::End => self.ended = true,
+        }
+        (self.alive, self.last) = (self.now, self.now);
+    }
+
+    /// One sign of life is as good as many.
+    fn alive(&mut self) {
+        if self.tokens.back() != Some(&Token::Alive) {
+            self.tokens.push_back(Token::Alive);
+        }
+    }
+}

@@ -1,0 +1,380 @@
+//! The connections to one server: which request gets which, and when new ones are opened.
+//!
+//! A request takes a free place at once, or waits in a queue. Attempts to connect don't belong to a request: as many are
+//! under way as bring places for all that wait, so that 250 requests at once open as many connections as the server's limit
+//! asks for. Until the server's protocol is known, one attempt is expected to do for all.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Weak, atomic::AtomicBool},
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use h2::client::SendRequest;
+use parking_lot::Mutex;
+use tokio::{
+    sync::oneshot,
+    time::{Instant, sleep, timeout_at},
+};
+
+use super::{
+    Failure,
+    connect::{self, Connector},
+    http1, http2,
+};
+
+/// How long a connection is kept without a request. Load balancers close theirs after 60 s (Amazon's) or 75 s (nginx);
+/// what a server closed earlier is noticed at its next request.
+const IDLE: Duration = Duration::from_secs(50);
+/// How often idle connections are looked at.
+const SWEEP: Duration = Duration::from_secs(5);
+
+/// The connections to one server.
+pub(super) struct Pool {
+    connector: Connector,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Requests that wait for a place, oldest first.
+    waiting: VecDeque<Waiter>,
+    /// Attempts to connect that are under way, oldest first.
+    attempts: Vec<Attempt>,
+    /// HTTP/1.1 connections without a request, the latest last.
+    idle: Vec<Idle>,
+    /// HTTP/2 connections that take requests.
+    shared: Vec<Shared>,
+    /// How many places a new connection has brought last; `None` before the first.
+    places: Option<usize>,
+    /// The number of the next attempt, and of its connection.
+    next: u64,
+    sweeping: bool,
+}
+
+struct Waiter {
+    place: oneshot::Sender<Result<Place, Failure>>,
+    /// The lowest number of a connection that will do.
+    from: u64,
+}
+
+struct Attempt {
+    number: u64,
+    /// How many places it is expected to bring.
+    expected: usize,
+}
+
+struct Idle {
+    connection: Box<http1::Connection>,
+    since: Instant,
+}
+
+struct Shared {
+    number: u64,
+    sender: SendRequest<Bytes>,
+    heard: Arc<AtomicBool>,
+    used: usize,
+    limit: usize,
+    /// When its last request ended.
+    since: Instant,
+}
+
+/// A place for one request.
+pub(super) enum Place {
+    Http1 {
+        connection: Box<http1::Connection>,
+        /// Whether it has carried a request before.
+        reused: bool,
+    },
+    Http2(http2::Place),
+}
+
+/// Requests and what they waited for. They are told when the state is unlocked: a place that nobody takes any more locks it
+/// again.
+type Served = Vec<(Waiter, Result<Place, Failure>)>;
+
+impl Pool {
+    pub(super) fn new(connector: Connector) -> Self {
+        Self { connector, state: Mutex::default() }
+    }
+
+    /// The lowest number that connections opened from now on have.
+    pub(super) fn next(&self) -> u64 {
+        self.state.lock().next
+    }
+
+    /// A place on a connection with the number `from` or a higher one.
+    pub(super) async fn place(self: &Arc<Self>, from: u64) -> Result<Place, Failure> {
+        let given = {
+            let mut state = self.state.lock();
+            if let Some(place) = state.take_idle(from) {
+                return Ok(place);
+            }
+            if let Some(place) = self.take_shared(&mut state, from, true) {
+                return Ok(place);
+            }
+            let (place, given) = oneshot::channel();
+            state.waiting.push_back(Waiter { place, from });
+            self.connect_as_needed(&mut state);
+            given
+        };
+        given.await.unwrap_or_else(|_| Err(Failure::Unreachable("the attempt to connect was given up".into())))
+    }
+
+    /// Takes an HTTP/1.1 connection back whose answer is over.
+    pub(super) fn keep(self: &Arc<Self>, connection: Box<http1::Connection>) {
+        let mut state = self.state.lock();
+        let served = state.hand(connection, None);
+        self.sweep_as_needed(&mut state);
+        drop(state);
+        tell(served);
+    }
+
+    /// Frees a place on an HTTP/2 connection.
+    pub(super) fn free(self: &Arc<Self>, number: u64) {
+        let mut state = self.state.lock();
+        if let Some(shared) = state.shared.iter_mut().find(|shared| shared.number == number) {
+            shared.used -= 1;
+            shared.since = Instant::now();
+        }
+        let served = self.serve(&mut state, true);
+        self.sweep_as_needed(&mut state);
+        drop(state);
+        tell(served);
+    }
+
+    /// Adds an HTTP/2 connection. It takes one request until [`Self::limit`] says how many it takes.
+    pub(super) fn opened(self: &Arc<Self>, number: u64, sender: SendRequest<Bytes>, heard: Arc<AtomicBool>) {
+        let mut state = self.state.lock();
+        state.shared.push(Shared { number, sender, heard, used: 0, limit: 1, since: Instant::now() });
+        let served = self.serve(&mut state, false);
+        drop(state);
+        tell(served);
+    }
+
+    /// Notes how many requests an HTTP/2 connection takes.
+    pub(super) fn limit(self: &Arc<Self>, number: u64, limit: usize) {
+        let mut state = self.state.lock();
+        let attempt = state.attempts.iter().position(|attempt| attempt.number == number);
+        let known = state.shared.iter_mut().find(|shared| shared.number == number);
+        let takes = known.map_or(0, |shared| {
+            shared.limit = limit;
+            if shared.is_open() { limit } else { 0 }
+        });
+        let served = match attempt {
+            // Another attempt would go the same way.
+            Some(_) if takes == 0 => state.fail(number, "the server takes no requests"),
+            _ => {
+                state.places = Some(limit.max(1));
+                let served = self.serve(&mut state, attempt.is_none());
+                attempt.map(|attempt| state.attempts.remove(attempt));
+                served
+            }
+        };
+        self.connect_as_needed(&mut state);
+        self.sweep_as_needed(&mut state);
+        drop(state);
+        tell(served);
+    }
+
+    /// Whether an HTTP/2 connection carries requests.
+    pub(super) fn is_busy(&self, number: u64) -> bool {
+        // One that isn't here any more carries its last ones.
+        self.state.lock().shared.iter().find(|shared| shared.number == number).is_none_or(|shared| shared.used > 0)
+    }
+
+    /// Forgets an HTTP/2 connection that has ended of `cause`.
+    pub(super) fn closed(self: &Arc<Self>, number: u64, cause: &str) {
+        let mut state = self.state.lock();
+        state.shared.retain(|shared| shared.number != number);
+        let served = state.fail(number, cause);
+        self.connect_as_needed(&mut state);
+        drop(state);
+        tell(served);
+    }
+
+    /// Whether the sweeper runs.
+    #[cfg(test)]
+    pub(super) fn is_swept(&self) -> bool {
+        self.state.lock().sweeping
+    }
+
+    /// Starts attempts until those that are under way bring a place for each request that waits.
+    fn connect_as_needed(self: &Arc<Self>, state: &mut State) {
+        state.waiting.retain(|waiter| !waiter.place.is_closed());
+        while state.is_short() {
+            let number = state.next;
+            state.next += 1;
+            let first = if self.connector.offers_http2() { usize::MAX } else { 1 };
+            state.attempts.push(Attempt { number, expected: state.places.unwrap_or(first) });
+            tokio::spawn(attempt(self.clone(), number));
+        }
+    }
+
+    /// Gives HTTP/2 places to those that wait.
+    fn serve(self: &Arc<Self>, state: &mut State, reused: bool) -> Served {
+        let mut served = Vec::new();
+        let mut at = 0;
+        while let Some(waiter) = state.waiting.get(at) {
+            let from = waiter.from;
+            if let Some(place) = self.take_shared(state, from, reused) {
+                served.extend(state.waiting.remove(at).map(|waiter| (waiter, Ok(place))));
+            } else if from == 0 {
+                break;
+            } else {
+                at += 1;
+            }
+        }
+        served
+    }
+
+    /// A place on an HTTP/2 connection: on the oldest that has one, so that the others fall idle.
+    fn take_shared(self: &Arc<Self>, state: &mut State, from: u64, reused: bool) -> Option<Place> {
+        state.shared.retain_mut(Shared::is_open);
+        let shared = state.shared.iter_mut().find(|shared| shared.number >= from && shared.used < shared.limit)?;
+        shared.used += 1;
+        Some(Place::Http2(http2::Place {
+            pool: Arc::downgrade(self),
+            number: shared.number,
+            sender: shared.sender.clone(),
+            reused,
+            heard: shared.heard.clone(),
+        }))
+    }
+
+    /// Starts the sweeper where something is idle.
+    fn sweep_as_needed(self: &Arc<Self>, state: &mut State) {
+        if !state.sweeping && state.has_idle() {
+            state.sweeping = true;
+            tokio::spawn(sweep(Arc::downgrade(self)));
+        }
+    }
+}
+
+impl Shared {
+    /// Whether the server hasn't said that it takes no more requests, and the connection hasn't ended.
+    fn is_open(&mut self) -> bool {
+        !matches!(self.sender.poll_ready(&mut Context::from_waker(Waker::noop())), Poll::Ready(Err(_)))
+    }
+}
+
+impl State {
+    /// The latest idle HTTP/1.1 connection that is still open.
+    fn take_idle(&mut self, from: u64) -> Option<Place> {
+        if from > 0 {
+            return None;
+        }
+        while let Some(Idle { mut connection, .. }) = self.idle.pop() {
+            if connection.is_usable() {
+                return Some(Place::Http1 { connection, reused: true });
+            }
+        }
+        None
+    }
+
+    /// Gives an HTTP/1.1 connection to the first that it will do for; nobody waits, and it is idle. `fresh` is its number where
+    /// it is new.
+    fn hand(&mut self, connection: Box<http1::Connection>, fresh: Option<u64>) -> Served {
+        self.waiting.retain(|waiter| !waiter.place.is_closed());
+        let newest = fresh.unwrap_or(0);
+        let waiter = self.waiting.iter().position(|waiter| waiter.from <= newest);
+        match waiter.and_then(|at| self.waiting.remove(at)) {
+            Some(waiter) => vec![(waiter, Ok(Place::Http1 { connection, reused: fresh.is_none() }))],
+            None => {
+                self.idle.push(Idle { connection, since: Instant::now() });
+                Vec::new()
+            }
+        }
+    }
+
+    /// Ends an attempt that has failed, and with it as many requests as it was for.
+    fn fail(&mut self, number: u64, cause: &str) -> Served {
+        let Some(at) = self.attempts.iter().position(|attempt| attempt.number == number) else { return Vec::new() };
+        let attempt = self.attempts.remove(at);
+        let (mut served, mut left) = (Vec::new(), VecDeque::new());
+        for waiter in self.waiting.drain(..) {
+            if waiter.from <= number && served.len() < attempt.expected {
+                served.push((waiter, Err(Failure::Unreachable(cause.to_owned()))));
+            } else {
+                left.push_back(waiter);
+            }
+        }
+        self.waiting = left;
+        served
+    }
+
+    /// Whether the attempts under way bring fewer places than are waited for.
+    fn is_short(&self) -> bool {
+        let short = |from: u64, wanted: usize| {
+            let fit = self.attempts.iter().filter(|attempt| attempt.number >= from);
+            fit.fold(0_usize, |sum, attempt| sum.saturating_add(attempt.expected)) < wanted
+        };
+        // Those that have been broken off want a new connection, and there are few of them.
+        let again = || self.waiting.iter().filter(|waiter| waiter.from > 0);
+        short(0, self.waiting.len())
+            || again().any(|waiter| short(waiter.from, again().filter(|other| other.from >= waiter.from).count()))
+    }
+
+    fn has_idle(&self) -> bool {
+        !self.idle.is_empty() || self.shared.iter().any(|shared| shared.used == 0)
+    }
+
+    /// Drops what has been idle for too long or was closed by the server.
+    fn sweep(&mut self) {
+        let fresh = |since: Instant| since.elapsed() < IDLE;
+        self.idle.retain_mut(|idle| fresh(idle.since) && idle.connection.is_usable());
+        let opening = |number| self.attempts.iter().any(|attempt: &Attempt| attempt.number == number);
+        self.shared.retain(|shared| shared.used > 0 || fresh(shared.since) || opening(shared.number));
+    }
+}
+
+/// Tells requests what they waited for. A place that isn't taken is free again.
+fn tell(served: Served) {
+    for (waiter, place) in served {
+        drop(waiter.place.send(place));
+    }
+}
+
+/// Opens the connection with this number; drives it where it is HTTP/2.
+async fn attempt(pool: Arc<Pool>, number: u64) {
+    let deadline = Instant::now() + connect::TIMEOUT;
+    let opened = match timeout_at(deadline, pool.connector.connect()).await {
+        Ok(Ok(wire)) if connect::is_http2(&wire) => {
+            let weak = Arc::downgrade(&pool);
+            drop(pool);
+            return http2::run(weak, number, wire, deadline).await;
+        }
+        Ok(Ok(wire)) => http1::Connection::handshake(wire).await,
+        Ok(Err(cause)) => Err(cause),
+        Err(_) => Err(format!("no connection within {} s", connect::TIMEOUT.as_secs())),
+    };
+    let mut state = pool.state.lock();
+    let served = match opened {
+        Ok(connection) => {
+            state.attempts.retain(|attempt| attempt.number != number);
+            state.places = Some(1);
+            state.hand(connection, Some(number))
+        }
+        Err(cause) => state.fail(number, &cause),
+    };
+    pool.connect_as_needed(&mut state);
+    pool.sweep_as_needed(&mut state);
+    drop(state);
+    tell(served);
+}
+
+/// Looks at idle connections from time to time, until there are none.
+async fn sweep(pool: Weak<Pool>) {
+    loop {
+        sleep(SWEEP).await;
+        let Some(pool) = pool.upgrade() else { return };
+        let mut state = pool.state.lock();
+        state.sweep();
+        if !state.has_idle() {
+            state.sweeping = false;
+            return;
+        }
+    }
+}

@@ -1,0 +1,513 @@
+//! What a provider's failure means: a status and its body, or an error within a stream. Providers spell errors in many
+//! ways; docs/PROVIDERS.md has them with their sources.
+
+use std::time::{Duration, SystemTime};
+
+use http::{HeaderMap, StatusCode, header::RETRY_AFTER};
+use memchr::memmem;
+use serde_json::Value;
+
+use crate::model::ModelError;
+
+/// The longest wait that is passed on; nobody waits longer.
+const LONGEST_WAIT: Duration = Duration::from_secs(3600);
+/// OpenAI's own, and Azure's.
+const RETRY_AFTER_MS: &str = "retry-after-ms";
+
+/// Parts of the names that errors have, in lower case, and of the sentences where there is no name.
+const TOO_LONG: [&str; 5] = [
+    "context_length_exceeded",
+    "context_window_exceeded",
+    "exceed_context_size",
+    "string_above_max_length",
+    "request_too_large",
+];
+const TOO_LONG_SENTENCES: [&str; 20] = [
+    "prompt is too long",
+    "prompt too long",
+    "maximum context length",
+    "maximum model length",
+    "model's context length",
+    "the context length",
+    "available context size",
+    "max context size",
+    "context size has been exceeded",
+    "exceed context limit",
+    "context window exceeds",
+    "input token count",
+    "maximum prompt length",
+    "input is too long",
+    "input too long",
+    "too many tokens in",
+    "tokens in request more than max",
+    "exceeded model token limit",
+    "max_new_tokens` must be",
+    "request too large",
+];
+const NO_CREDIT: [&str; 6] = [
+    "insufficient_quota",
+    "billing",
+    "insufficient_balance",
+    "insufficient_credits",
+    "exceeded_current_quota",
+    "payment",
+];
+const WRONG_KEY: [&str; 5] =
+    ["api_key_invalid", "invalid_api_key", "authentication", "unauthenticated", "invalid_authentication"];
+const NO_MODEL: [&str; 6] = [
+    "model_not_found",
+    "invalid_model",
+    "model_decommissioned",
+    "model_not_supported",
+    "model_not_available",
+    "deploymentnotfound",
+];
+const NO_MODEL_SENTENCES: [&str; 5] =
+    ["try pulling it first", "is not a valid model id", "no endpoints found", "unknown model", "invalid model"];
+const MODERATED: [&str; 7] = [
+    "content_filter",
+    "content_policy",
+    "moderation",
+    "responsibleai",
+    "data_inspection_failed",
+    "sensitive_content",
+    "cyber_policy",
+];
+
+/// The settings that a failure may be the fault of, as the operator knows them.
+#[derive(Clone, Debug)]
+pub(super) struct Settings {
+    /// Where the key is set.
+    pub(super) key: &'static str,
+    /// Where the address is set.
+    pub(super) address: &'static str,
+}
+
+/// A failure, and what the provider calls it: words for the log.
+#[derive(Debug)]
+pub(super) struct Failure {
+    pub(super) error: ModelError,
+    /// The error's type and code: identifiers, no sentence.
+    pub(super) names: String,
+}
+
+/// The failure that a status other than 200 tells, with its body.
+pub(super) fn of_status(status: StatusCode, headers: &HeaderMap, body: &[u8], settings: &Settings) -> Failure {
+    let value: Value = serde_json::from_slice(body).unwrap_or_default();
+    let error = Error::find(&value);
+    let wait = wait_of(headers).or_else(|| error.wait());
+    let error_of = error.meaning(Some(status), wait, settings);
+    Failure { error: error_of, names: error.names_for_the_log() }
+}
+
+/// The failure that a value within a stream tells, or what stands there instead of one.
+pub(super) fn in_stream(body: &[u8], settings: &Settings) -> Failure {
+    let value: Value = serde_json::from_slice(body).unwrap_or_default();
+    let error = Error::find(&value);
+    Failure { error: error.meaning(None, error.wait(), settings), names: error.names_for_the_log() }
+}
+
+/// An error in a body, whichever form it has.
+struct Error<'a> {
+    /// The objects in which it may be told: the innermost first.
+    objects: Vec<&'a Value>,
+    /// Its sentence.
+    message: &'a str,
+}
+
+impl<'a> Error<'a> {
+    fn find(body: &'a Value) -> Self {
+        // Gemini puts it into an array where a stream was asked for as one.
+        let body = body.as_array().and_then(|array| array.first()).unwrap_or(body);
+        let choice =
+            body.pointer("/choices/0").filter(|choice| choice.get("error").is_some_and(|error| !error.is_null()));
+        let mut objects = vec![body];
+        let mut inner = choice.or(Some(body)).filter(|inner| inner.is_object());
+        let mut message = "";
+        while let Some(object) = inner {
+            inner = ["error", "errors", "detail", "innererror", "response"].iter().find_map(|name| {
+                let member = object.get(name).filter(|member| !member.is_null())?;
+                let member = member.as_array().and_then(|array| array.first()).unwrap_or(member);
+                Some(member).filter(|member| member.is_object() || member.is_string())
+            });
+            match inner {
+                Some(Value::String(text)) => {
+                    message = text;
+                    inner = None;
+                }
+                Some(object) => objects.insert(0, object),
+                None => {}
+            }
+        }
+        let told = ["message", "error_message", "error_msg", "msg", "detail", "title"];
+        let sentence = objects.iter().find_map(|object| told.iter().find_map(|name| object.get(name)?.as_str()));
+        Self { message: sentence.unwrap_or(message), objects }
+    }
+
+    /// Its identifiers: types, codes, reasons.
+    fn names(&self) -> impl Iterator<Item = &'a str> + '_ {
+        const MEMBERS: [&str; 6] = ["type", "code", "status", "error_code", "reason", "error_type"];
+        let details = self.objects.iter().filter_map(|object| object.get("details")?.as_array()).flatten();
+        let objects = self.objects.iter().copied().chain(details);
+        objects.flat_map(|object| MEMBERS.iter().filter_map(|name| object.get(name)?.as_str()))
+    }
+
+    fn is_named(&self, parts: &[&str]) -> bool {
+        self.names().any(|name| {
+            let name = name.to_ascii_lowercase();
+            parts.iter().any(|part| name.contains(part))
+        })
+    }
+
+    fn says(&self, parts: &[&str]) -> bool {
+        let message = self.message.to_ascii_lowercase();
+        parts.iter().any(|part| message.contains(part))
+    }
+
+    /// The number of a status, where it has one.
+    fn number(&self) -> Option<StatusCode> {
+        let number = |value: &Value| value.as_u64().or_else(|| value.as_str()?.parse().ok());
+        let members = ["code", "status", "error_code", "status_code", "statusCode"];
+        let found = self.objects.iter().find_map(|object| members.iter().find_map(|name| number(object.get(name)?)));
+        found.and_then(|number| StatusCode::from_u16(u16::try_from(number).ok()?).ok())
+    }
+
+    /// google.rpc.RetryInfo, and the member that some gateways have.
+    fn wait(&self) -> Option<Duration> {
+        let mut details = self.objects.iter().filter_map(|object| object.get("details")?.as_array()).flatten();
+        let google = details.find_map(|detail| seconds(detail.get("retryDelay")?.as_str()?.strip_suffix('s')?));
+        google.or_else(|| {
+            let members = ["retry_after", "retry_after_seconds", "resets_in_seconds", "estimated_time"];
+            self.objects
+                .iter()
+                .find_map(|object| members.iter().find_map(|name| seconds(&object.get(name)?.as_f64()?.to_string())))
+        })
+    }
+
+    /// Identifiers alone, because a sentence may repeat the prompt.
+    fn names_for_the_log(&self) -> String {
+        /// Longer ones are no identifiers.
+        const LONGEST: usize = 64;
+        let identifier = |name: &&str| name.len() <= LONGEST && is_identifier(name);
+        let mut names: Vec<&str> = Vec::new();
+        for name in self.names().filter(identifier) {
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        let number = self.number().map(|number| number.as_str().to_owned());
+        names.into_iter().map(str::to_owned).chain(number).collect::<Vec<_>>().join(" ")
+    }
+
+    fn meaning(&self, status: Option<StatusCode>, wait: Option<Duration>, settings: &Settings) -> ModelError {
+        let told = status.or_else(|| self.number()).map_or(0, |status| status.as_u16());
+        let what = if told == 0 { "it told of an error".to_owned() } else { format!("status {told}") };
+        let Settings { key, address } = settings;
+        let account =
+            || ModelError::Misconfigured(format!("{what}: the account has no credit; look at the key in {key}"));
+        let wrong_key = || ModelError::Misconfigured(format!("{what}: the key isn't accepted; look at {key}"));
+        let model = || ModelError::Misconfigured(format!("{what}: no such model; look at --model and at {address}"));
+        let server = || ModelError::Misconfigured(format!("{what}: no such path; look at {address}"));
+
+        // What is named comes before a number: Gemini has 400 for a wrong key, OpenAI 429 for an account without credit.
+        if self.is_too_long() || matches!(told, 413 | 414) {
+            return ModelError::TooLong(what);
+        }
+        if self.is_named(&NO_CREDIT) || self.says(&["credit balance is too low", "insufficient balance"]) {
+            return account();
+        }
+        if self.is_named(&WRONG_KEY) || self.says(&["api key not valid", "incorrect api key", "invalid api key"]) {
+            return wrong_key();
+        }
+        if self.is_moderated() {
+            return ModelError::Refused(what);
+        }
+        if self.is_named(&NO_MODEL) || self.says(&NO_MODEL_SENTENCES) {
+            return model();
+        }
+        if self.says(&["unexpected endpoint"]) {
+            return server();
+        }
+        if self.is_named(&["failed_precondition", "unsupported_country"]) {
+            return ModelError::Misconfigured(format!("{what}: the provider doesn't serve this account or country"));
+        }
+        match told {
+            0 => self.by_name(wait, &what, settings),
+            401 => wrong_key(),
+            402 => account(),
+            403 => {
+                ModelError::Misconfigured(format!("{what}: the key may not use this model; look at {key} and --model"))
+            }
+            404 | 410 => model(),
+            300..=399 => {
+                ModelError::Misconfigured(format!("{what}: a redirect, which is not followed; look at {address}"))
+            }
+            405 | 406 | 415 => server(),
+            407 => ModelError::Misconfigured(format!("{what}: the proxy wants a password; look at HTTPS_PROXY")),
+            429 => ModelError::RateLimited(wait),
+            // 498 is Groq's own, 529 Anthropic's: no capacity.
+            498 | 503 | 529 => ModelError::Overloaded(wait),
+            // A timeout or a conflict of the provider's own, and a generation that failed (TGI's 424): the same request may
+            // do next time.
+            408 | 409 | 424 | 425 | 499 => ModelError::BadAnswer(what),
+            400..=499 => ModelError::BadRequest(told, what),
+            _ => ModelError::BadAnswer(what),
+        }
+    }
+
+    /// What an error without a number means.
+    fn by_name(&self, wait: Option<Duration>, what: &str, settings: &Settings) -> ModelError {
+        let is = |parts: &[&str]| self.is_named(parts);
+        if is(&["overloaded", "unavailable", "capacity"]) {
+            ModelError::Overloaded(wait)
+        } else if is(&["rate_limit", "resource_exhausted", "too_many_requests"]) {
+            ModelError::RateLimited(wait)
+        } else if is(&["permission"]) {
+            ModelError::Misconfigured(format!(
+                "{what}: the key may not use this model; look at {} and --model",
+                settings.key
+            ))
+        } else if is(&["not_found"]) {
+            ModelError::Misconfigured(format!("{what}: no such model; look at --model and at {}", settings.address))
+        } else if is(&["invalid_request", "invalid_argument", "badrequest", "bad_request"]) {
+            ModelError::BadRequest(400, what.to_owned())
+        } else {
+            ModelError::BrokeOff(what.to_owned())
+        }
+    }
+
+    fn is_too_long(&self) -> bool {
+        self.is_named(&TOO_LONG) || self.says(&TOO_LONG_SENTENCES)
+    }
+
+    /// Whether a filter refuses the prompt: whoever asks can change it.
+    fn is_moderated(&self) -> bool {
+        let blocked = self.objects.iter().any(|object| {
+            object.pointer("/promptFeedback/blockReason").or(object.pointer("/prompt_feedback/block_reason")).is_some()
+                || object.pointer("/metadata/reasons").is_some()
+                || object.pointer("/metadata/flagged_input").is_some()
+        });
+        blocked || self.is_named(&MODERATED) || self.says(&["content filtering policy", "violating our usage policy"])
+    }
+}
+
+/// Whether a refusal's body says that the prompt is too long.
+pub(super) fn is_too_long(body: &[u8]) -> bool {
+    let value: Value = serde_json::from_slice(body).unwrap_or_default();
+    Error::find(&value).is_too_long()
+}
+
+/// Whether a refusal's body names this field. The places are too many to be told apart, and another try without the field
+/// costs nothing.
+pub(super) fn names_field(body: &[u8], field: &str) -> bool {
+    memmem::find_iter(body, field).any(|at| {
+        let is_word = |byte: Option<&u8>| byte.is_some_and(|byte| byte.is_ascii_alphanumeric() || *byte == b'_');
+        !is_word(at.checked_sub(1).and_then(|before| body.get(before))) && !is_word(body.get(at + field.len()))
+    })
+}
+
+/// An error with its causes. The last one names what broke a connection.
+pub(super) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string);
+    causes.collect::<Vec<String>>().join(": ")
+}
+
+/// Whether a text is an identifier and no sentence.
+pub(super) fn is_identifier(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-./".contains(&byte))
+}
+
+/// RFC 9110 section 10.2.3: seconds, or a date. Fractions, and milliseconds in a header of their own, are providers' habits.
+fn wait_of(headers: &HeaderMap) -> Option<Duration> {
+    let told = |name: &str| headers.get(name)?.to_str().ok().map(str::trim);
+    if let Some(millis) = told(RETRY_AFTER_MS).and_then(|millis| millis.parse::<f64>().ok()) {
+        return seconds(&(millis / 1e3).to_string());
+    }
+    let value = told(RETRY_AFTER.as_str())?;
+    seconds(value.strip_suffix('s').unwrap_or(value)).or_else(|| {
+        let date = httpdate::parse_http_date(value).ok()?;
+        Some(round_up(date.duration_since(SystemTime::now()).unwrap_or_default()))
+    })
+}
+
+fn seconds(text: &str) -> Option<Duration> {
+    let seconds: f64 = text.trim().parse().ok()?;
+    // Neither negative nor NaN.
+    (seconds >= 0.0).then(|| round_up(Duration::from_secs_f64(seconds.min(LONGEST_WAIT.as_secs_f64()))))
+}
+
+/// Whole seconds, because readers are told whole seconds; bounded.
+fn round_up(wait: Duration) -> Duration {
+    let up = u64::from(wait.subsec_nanos() > 0);
+    Duration::from_secs(wait.as_secs() + up).min(LONGEST_WAIT)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const SETTINGS: Settings = Settings { key: "A_KEY", address: "AN_ADDRESS" };
+
+    fn headers(named: &[(&'static str, &str)]) -> HeaderMap {
+        named.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect()
+    }
+
+    fn wait(named: &[(&'static str, &str)]) -> Option<u64> {
+        wait_of(&headers(named)).map(|wait| wait.as_secs())
+    }
+
+    #[test]
+    fn a_wait_is_honoured_in_every_spelling_and_bounded() {
+        assert_eq!(wait(&[("retry-after", "7")]), Some(7));
+        assert_eq!(wait(&[("retry-after", "2.5")]), Some(3));
+        assert_eq!(wait(&[("retry-after", "2.5s")]), Some(3));
+        assert_eq!(wait(&[("retry-after-ms", "1500")]), Some(2));
+        assert_eq!(wait(&[("retry-after-ms", "1500"), ("retry-after", "9")]), Some(2));
+        assert_eq!(wait(&[("retry-after", "99999999999")]), Some(3600));
+        assert_eq!(wait(&[("retry-after", "1e400")]), Some(3600));
+        let date = httpdate::fmt_http_date(SystemTime::now() + Duration::from_secs(100));
+        assert!(wait(&[("retry-after", &date)]).is_some_and(|wait| (98..=100).contains(&wait)));
+        assert_eq!(wait(&[("retry-after", "Mon, 01 Jan 2001 00:00:00 GMT")]), Some(0));
+        for none in ["soon", "-5", "NaN", ""] {
+            assert_eq!(wait(&[("retry-after", none)]), None, "{none}");
+        }
+        let retry_info = json!({ "error": { "code": 429, "status": "RESOURCE_EXHAUSTED", "details": [
+            { "@type": "type.googleapis.com/google.rpc.QuotaFailure" },
+            { "@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "16.2s" },
+        ] } });
+        for body in [retry_info.clone(), json!([retry_info])] {
+            let limited = ModelError::RateLimited(Some(Duration::from_secs(17)));
+            assert_eq!(refused(429, &body), limited);
+            assert_eq!(in_stream(body.to_string().as_bytes(), &SETTINGS).error, limited);
+        }
+        let loading = json!({ "error": "Model is currently loading", "estimated_time": 20.5 });
+        assert_eq!(refused(503, &loading), ModelError::Overloaded(Some(Duration::from_secs(21))));
+    }
+
+    fn refused(status: u16, body: &Value) -> ModelError {
+        let status = StatusCode::from_u16(status).unwrap();
+        of_status(status, &HeaderMap::new(), body.to_string().as_bytes(), &SETTINGS).error
+    }
+
+    /// The kind of an error, and the setting that it names.
+    fn kind(error: &ModelError) -> &'static str {
+        match error {
+            ModelError::Misconfigured(why) if why.contains("A_KEY and --model") => "may not",
+            ModelError::Misconfigured(why) if why.contains("A_KEY") => "key",
+            ModelError::Misconfigured(why) if why.contains("--model") => "model",
+            ModelError::Misconfigured(why) if why.contains("AN_ADDRESS") => "address",
+            ModelError::Misconfigured(_) => "operator",
+            ModelError::Refused(_) => "refused",
+            ModelError::BadRequest(..) => "request",
+            ModelError::TooLong(_) => "too long",
+            ModelError::RateLimited(_) => "limited",
+            ModelError::Overloaded(_) => "overloaded",
+            ModelError::BadAnswer(_) | ModelError::BrokeOff(_) | ModelError::FirstTokenTimeout => "again",
+        }
+    }
+
+    #[test]
+    fn a_refusal_is_told_by_what_it_names_and_else_by_its_status() {
+        let named = |name: &str| json!({ "error": { "code": name, "message": "words", "type": "t" } });
+        let says = |words: &str| json!({ "error": { "message": words, "type": "invalid_request_error" } });
+        for (status, body, expected) in [
+            (400, json!({}), "request"),
+            (422, json!({}), "request"),
+            (401, json!({}), "key"),
+            (402, json!({}), "key"),
+            (403, json!({}), "may not"),
+            (404, json!({}), "model"),
+            (410, json!({}), "model"),
+            (302, json!({}), "address"),
+            (405, json!({}), "address"),
+            (407, json!({}), "operator"),
+            (408, json!({}), "again"),
+            (409, json!({}), "again"),
+            (413, json!({}), "too long"),
+            (424, json!({}), "again"),
+            (429, json!({}), "limited"),
+            (451, json!({}), "request"),
+            (498, json!({}), "overloaded"),
+            (499, json!({}), "again"),
+            (500, json!({}), "again"),
+            (503, json!({}), "overloaded"),
+            (522, json!({}), "again"),
+            (529, json!({}), "overloaded"),
+            (429, named("insufficient_quota"), "key"),
+            (429, json!({ "error": { "type": "insufficient_balance_error" } }), "key"),
+            (400, says("Your credit balance is too low to access the API."), "key"),
+            (400, json!({ "error": { "code": 400, "details": [{ "reason": "API_KEY_INVALID" }] } }), "key"),
+            (400, json!({ "code": "x", "error": "Incorrect API key provided: sk***" }), "key"),
+            (400, named("model_decommissioned"), "model"),
+            (400, says("foo/bar is not a valid model ID"), "model"),
+            (404, json!({ "error": "model \"a\" not found, try pulling it first" }), "model"),
+            (400, named("context_length_exceeded"), "too long"),
+            (400, says("prompt is too long: 210000 tokens > 200000 maximum"), "too long"),
+            (400, says("The input token count (9) exceeds the maximum number of tokens allowed (8)."), "too long"),
+            (400, json!({ "error": { "type": "exceed_context_size_error", "code": 400 } }), "too long"),
+            (
+                400,
+                json!({ "object": "error", "message": "This model's maximum context length is 9 tokens." }),
+                "too long",
+            ),
+            (422, json!({ "detail": [{ "msg": "`inputs` tokens + `max_new_tokens` must be <= 9" }] }), "too long"),
+            (429, says("Request too large for gpt-4 on tokens per min (TPM)"), "too long"),
+            (
+                400,
+                json!({ "error": { "code": "content_filter", "innererror": { "code": "ResponsibleAIPolicyViolation" } } }),
+                "refused",
+            ),
+            (400, says("Output blocked by content filtering policy"), "refused"),
+            (
+                403,
+                json!({ "error": { "code": 403, "message": "flagged", "metadata": { "reasons": ["x"], "flagged_input": "y" } } }),
+                "refused",
+            ),
+            (403, json!({ "error": { "code": "unsupported_country_region_territory" } }), "operator"),
+            (200, json!({ "error": "Unexpected endpoint or method. (POST /chat/completions)" }), "address"),
+        ] {
+            assert_eq!(kind(&refused(status, &body)), expected, "{status} {body}");
+        }
+    }
+
+    #[test]
+    fn an_error_in_a_stream_is_told_by_its_number_or_its_name() {
+        for (body, expected) in [
+            (json!({ "type": "error", "error": { "type": "overloaded_error" } }), "overloaded"),
+            (json!({ "type": "rate_limit_error", "message": "slowly" }), "limited"),
+            (json!({ "code": 429, "message": "upstream" }), "limited"),
+            (json!({ "error": { "code": 503, "status": "UNAVAILABLE" } }), "overloaded"),
+            (json!({ "error": { "code": "429" } }), "limited"),
+            (json!({ "error": { "type": "authentication_error" } }), "key"),
+            (json!({ "promptFeedback": { "blockReason": "PROHIBITED_CONTENT" } }), "refused"),
+            (json!({ "choices": null, "error_message": "bad", "error_code": 400 }), "request"),
+            (json!({ "choices": [{ "index": 0, "error": { "code": 502, "message": "x" } }] }), "again"),
+            (json!({ "error": { "message": "failed", "http_status_code": 422 } }), "again"),
+            (json!({ "error": "words", "error_type": "overloaded" }), "overloaded"),
+            (json!({ "error": [{ "code": 429, "message": "x" }] }), "limited"),
+            (json!({ "x_groq": { "error": "stopped early" } }), "again"),
+            (json!("nonsense"), "again"),
+        ] {
+            assert_eq!(kind(&in_stream(body.to_string().as_bytes(), &SETTINGS).error), expected, "{body}");
+        }
+        assert_eq!(kind(&in_stream(b"Internal Server Error", &SETTINGS).error), "again");
+    }
+
+    #[test]
+    fn the_log_gets_identifiers_and_no_sentence() {
+        let body = json!({ "error": {
+            "message": "a secret prompt", "type": "invalid_request_error", "code": "another secret prompt", "param": null,
+        } });
+        assert_eq!(in_stream(body.to_string().as_bytes(), &SETTINGS).names, "invalid_request_error");
+    }
+
+    #[test]
+    fn a_field_is_named_as_a_word_of_its_own() {
+        let body = br#"{"error":{"message":"Use 'max_completion_tokens' instead of max_tokens."}}"#;
+        assert!(names_field(body, "max_completion_tokens") && names_field(body, "max_tokens"));
+        assert!(!names_field(br#"{"loc":["body","max_completion_tokens"]}"#, "max_tokens"));
+        assert!(!names_field(br#"{"loc":["my_max_tokens"]}"#, "max_tokens"));
+    }
+}

@@ -1,0 +1,96 @@
+//! JSON values one after the other: lines of JSON, one value over many lines, or the elements of an array.
+
+use super::{Fault, sse::MAX_EVENT_BYTES};
+
+/// Finds where values end. Only brackets and strings are looked at here: what is between the brackets is read by whoever
+/// gets the value.
+#[derive(Debug, Default)]
+pub(super) struct Values {
+    /// The beginning of a value whose end has not come.
+    begun: Vec<u8>,
+    /// Open brackets of the value.
+    depth: usize,
+    in_string: bool,
+    /// The last byte was a backslash in a string.
+    escaped: bool,
+    /// The values are the elements of an array, and it is open.
+    in_array: bool,
+}
+
+impl Values {
+    /// Reads more. `each` gets every value. Returns how many bytes were read: fewer than all where something begins that is
+    /// no value.
+    ///
+    /// # Errors
+    /// A value is too long, something in an array is no object, or `each` fails.
+    pub(super) fn read(
+        &mut self,
+        bytes: &[u8],
+        each: &mut impl FnMut(&[u8]) -> Result<(), Fault>,
+    ) -> Result<usize, Fault> {
+        let mut start = 0;
+        for (at, &byte) in bytes.iter().enumerate() {
+            if self.depth == 0 {
+                match byte {
+                    b' ' | b'\t' | b'\n' | b'\r' => {}
+                    b',' if self.in_array => {}
+                    b']' if self.in_array => self.in_array = false,
+                    b'{' => (self.depth, start) = (1, at),
+                    _ if self.in_array => return Err(Fault::Unreadable("something that is no JSON object".into())),
+                    b'[' => self.in_array = true,
+                    _ => return Ok(at),
+                }
+            } else if self.in_string {
+                match byte {
+                    _ if self.escaped => self.escaped = false,
+                    b'\\' => self.escaped = true,
+                    b'"' => self.in_string = false,
+                    _ => {}
+                }
+            } else {
+                match byte {
+                    b'"' => self.in_string = true,
+                    b'{' | b'[' => self.depth += 1,
+                    b'}' | b']' => self.depth -= 1,
+                    _ => {}
+                }
+                if self.depth == 0 {
+                    self.end_value(&bytes[start..=at], each)?;
+                }
+            }
+        }
+        if self.depth > 0 {
+            self.keep(&bytes[start..])?;
+        }
+        Ok(bytes.len())
+    }
+
+    /// Whether a value or an array has begun and not ended.
+    pub(super) fn is_open(&self) -> bool {
+        self.depth > 0 || self.in_array
+    }
+
+    fn end_value(&mut self, end: &[u8], each: &mut impl FnMut(&[u8]) -> Result<(), Fault>) -> Result<(), Fault> {
+        if self.begun.is_empty() {
+            return each(end);
+        }
+        self.keep(end)?;
+        each(&std::mem::take(&mut self.begun))
+    }
+
+    /// The body has ended.
+    ///
+    /// # Errors
+    /// It ends within a value or the array.
+    pub(super) fn end(&self) -> Result<(), Fault> {
+        if self.is_open() { Err(Fault::Unreadable("its JSON is cut short".into())) } else { Ok(()) }
+    }
+
+    fn keep(&mut self, bytes: &[u8]) -> Result<(), Fault> {
+        if self.begun.len() + bytes.len() > MAX_EVENT_BYTES {
+            return Err(Fault::TooLong);
+        }
+        self.begun.extend_from_slice(bytes);
+        Ok(())
+    }
+}

@@ -1,0 +1,248 @@
+//! What a provider's body says: bytes in, events out. No I/O, no clock.
+//!
+//! # Layout
+//! - [`openai`], [`anthropic`], [`gemini`], [`ollama`]: a protocol each: one JSON value in, events out.
+//! - [`sse`], [`json`]: how the values are separated: as data of Server-Sent Events, or one behind the other.
+//! - [`value`]: members that aren't always what they should be; [`text`]: text that is cut within a character.
+//!
+//! The separation is told by the first byte of a body and not by its content type or protocol: servers that were asked for
+//! a stream answer with one JSON value, and gateways make one of the other.
+
+mod anthropic;
+mod gemini;
+mod json;
+mod ollama;
+mod openai;
+mod sse;
+mod text;
+mod value;
+
+use std::borrow::Cow;
+
+use self::{
+    json::Values,
+    sse::{Data, Events, Item},
+    text::Joiner,
+};
+use crate::{config::model::Protocol, stream::Usage};
+
+/// What a provider says, in the order in which it says it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event<'a> {
+    /// More text of the answer, never empty.
+    Text(&'a str),
+    /// Thoughts of the model before or within its answer.
+    Thought(Cow<'a, str>),
+    /// Something without text: a ping, an empty delta, what isn't known.
+    Alive,
+    /// A comment, or an empty line: the connection lives; whether the model does isn't sure.
+    Comment,
+    /// Tokens so far; the last one told counts.
+    Usage(Usage),
+    /// Why the answer ends, in the provider's word; the last one told counts. Text may follow.
+    Finish(Cow<'a, str>),
+    /// It failed: the JSON, or the text, that says so.
+    Error(&'a [u8]),
+    /// Nothing follows.
+    End,
+}
+
+/// A body that can't be read. None of these repeats what stands there.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Fault {
+    /// A page: what answers is no provider.
+    #[error("it is an HTML page")]
+    Html,
+    /// An event or a value is longer than an answer can be.
+    #[error("one of its events is longer than {} MiB", sse::MAX_EVENT_BYTES >> 20)]
+    TooLong,
+    /// There may have been text in it.
+    #[error("it can't be read: {0}")]
+    Unreadable(String),
+}
+
+/// Reads the body of one answer.
+#[derive(Debug)]
+pub struct Parser {
+    separation: Separation,
+    speech: Speech,
+}
+
+#[derive(Debug)]
+enum Separation {
+    /// Not known yet; the bytes so far are blank, or the beginning of a byte order mark.
+    Unknown(Vec<u8>),
+    Events(Events),
+    Values(Values),
+}
+
+/// What was said so far, and how it is understood.
+#[derive(Debug)]
+struct Speech {
+    dialect: Dialect,
+    text: Joiner,
+    /// Which choices have come: the first, and others.
+    first: bool,
+    others: bool,
+}
+
+/// The protocol, and what it remembers of the values before.
+#[derive(Debug)]
+enum Dialect {
+    OpenAi(openai::State),
+    Anthropic(anthropic::State),
+    Gemini,
+    Ollama,
+}
+
+/// What a protocol tells of one JSON value.
+enum Said<'a> {
+    Text(&'a [u8]),
+    Other(Event<'a>),
+    /// Which choices the value has.
+    Choices {
+        first: bool,
+        others: bool,
+    },
+}
+
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+impl Parser {
+    /// A body in this protocol.
+    pub fn new(protocol: Protocol) -> Self {
+        let dialect = match protocol {
+            Protocol::OpenAi => Dialect::OpenAi(openai::State::default()),
+            Protocol::Anthropic => Dialect::Anthropic(anthropic::State::default()),
+            Protocol::Gemini => Dialect::Gemini,
+            Protocol::Ollama => Dialect::Ollama,
+        };
+        let speech = Speech { dialect, text: Joiner::default(), first: false, others: false };
+        Self { separation: Separation::Unknown(Vec::new()), speech }
+    }
+
+    /// Reads more of the body, cut anywhere. Bytes that end no event are kept.
+    ///
+    /// # Errors
+    /// The body can't be read; all that was readable before is told.
+    pub fn read(&mut self, bytes: &[u8], tell: &mut dyn FnMut(Event<'_>)) -> Result<(), Fault> {
+        let Self { separation, speech } = self;
+        match separation {
+            Separation::Events(events) => events.read(bytes, &mut |item| speech.item(item, tell)),
+            Separation::Values(values) => {
+                let read = values.read(bytes, &mut |value| speech.value(value, tell))?;
+                if read < bytes.len() {
+                    // One JSON value and then events: a gateway that answers as it was asked, and ends as a stream ends.
+                    *separation = Separation::Events(Events::default());
+                    self.read(&bytes[read..], tell)?;
+                }
+                Ok(())
+            }
+            Separation::Unknown(begun) => {
+                begun.extend_from_slice(bytes);
+                // HTML standard, section 9.2.5: one byte order mark is no part of the stream.
+                let body = begun.strip_prefix(BYTE_ORDER_MARK).unwrap_or(begun);
+                let first = body.iter().find(|byte| !byte.is_ascii_whitespace());
+                let next = match first {
+                    _ if BYTE_ORDER_MARK.starts_with(body) => return Ok(()),
+                    Some(b'<') => return Err(Fault::Html),
+                    Some(b'{' | b'[') => Separation::Values(Values::default()),
+                    Some(_) => Separation::Events(Events::default()),
+                    None if begun.len() > sse::MAX_EVENT_BYTES => return Err(Fault::TooLong),
+                    None => {
+                        tell(Event::Comment);
+                        return Ok(());
+                    }
+                };
+                let body = body.to_vec();
+                *separation = next;
+                self.read(&body, tell)
+            }
+        }
+    }
+
+    /// The body has ended.
+    ///
+    /// # Errors
+    /// It ends within an event, or only choices that weren't asked for have come.
+    pub fn end(&mut self, tell: &mut dyn FnMut(Event<'_>)) -> Result<(), Fault> {
+        let Self { separation, speech } = self;
+        match separation {
+            Separation::Unknown(_) => {}
+            Separation::Events(events) => events.end(&mut |item| speech.item(item, tell))?,
+            Separation::Values(values) => values.end()?,
+        }
+        speech.text.end(|text| tell(Event::Text(text)));
+        if speech.others && !speech.first { Err(Fault::Unreadable("it has no first choice".into())) } else { Ok(()) }
+    }
+}
+
+impl Speech {
+    fn item(&mut self, item: Item<'_>, tell: &mut dyn FnMut(Event<'_>)) -> Result<Data, Fault> {
+        match item {
+            Item::Comment => {
+                tell(Event::Comment);
+                Ok(Data::Whole)
+            }
+            Item::Data { event, data } => self.data(event, data.trim_ascii(), tell),
+        }
+    }
+
+    fn data(&mut self, event: &[u8], data: &[u8], tell: &mut dyn FnMut(Event<'_>)) -> Result<Data, Fault> {
+        match data {
+            b"" => tell(Event::Comment),
+            b"[DONE]" | b"[done]" | b"\"[DONE]\"" => tell(Event::End),
+            _ if event == b"error" => tell(Event::Error(data)),
+            _ => match self.json(event, data, tell) {
+                Err(error) if error.is_eof() => return Ok(Data::GoesOn),
+                read => read.map_err(unreadable)?,
+            },
+        }
+        Ok(Data::Whole)
+    }
+
+    fn value(&mut self, value: &[u8], tell: &mut dyn FnMut(Event<'_>)) -> Result<(), Fault> {
+        self.json(b"", value, tell).map_err(unreadable)
+    }
+
+    /// Tells what one JSON value says; nothing where it can't be read.
+    fn json(&mut self, event: &[u8], json: &[u8], tell: &mut dyn FnMut(Event<'_>)) -> serde_json::Result<()> {
+        let mut silent = true;
+        let told = &mut |said: Said<'_>| match said {
+            Said::Text(b"") => {}
+            Said::Text(text) => self.text.push(text, |text| {
+                silent = false;
+                tell(Event::Text(text));
+            }),
+            Said::Other(event) => {
+                silent = false;
+                tell(event);
+            }
+            Said::Choices { first, others } => {
+                self.first |= first;
+                self.others |= others;
+            }
+        };
+        match &mut self.dialect {
+            Dialect::OpenAi(state) => state.read(json, told),
+            Dialect::Anthropic(state) => state.read(event, json, told),
+            Dialect::Gemini => gemini::read(json, told),
+            Dialect::Ollama => ollama::read(json, told),
+        }?;
+        if silent {
+            tell(Event::Alive);
+        }
+        Ok(())
+    }
+}
+
+/// Where JSON can't be read; the error's own text repeats what stands there.
+fn unreadable(error: serde_json::Error) -> Fault {
+    use serde_json::error::Category;
+    let what = match error.classify() {
+        Category::Data => "a member has a form of its own",
+        Category::Eof => "its JSON is cut short",
+        Category::Syntax | Category::Io => "it is no JSON",
+    };
+    Fault::Unreadable(format!("{what}, line {} column {}", error.line(), error.column()))
+}

@@ -1,0 +1,204 @@
+//! One server of a provider: sends a request, reads the status of its answer, and asks once more where the server refuses a
+//! field that it doesn't know.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{
+    HeaderMap, HeaderValue, Method, StatusCode, Uri,
+    header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE},
+};
+use parking_lot::Mutex;
+use secrecy::ExposeSecret;
+use tokio::time::{Instant, timeout_at};
+
+use super::{
+    connections::{self, Connections, Response},
+    failure,
+    request::{self, Request, Variant},
+    setup::Server,
+};
+use crate::{
+    config::model::{BaseUrl, Protocol},
+    model::ModelError,
+};
+
+/// The most of a refusal's body that is read, bytes, and the time for it. What it says comes first.
+const REFUSAL_BYTES: usize = 64 * 1024;
+const REFUSAL_TIME: Duration = Duration::from_secs(5);
+
+/// Fields of a request that some servers refuse.
+const FIELDS: [&str; 3] = ["stream_options", "max_completion_tokens", "max_tokens"];
+
+/// A provider's server.
+pub(super) struct Provider {
+    server: Server,
+    connections: Connections,
+    /// Where requests go; the second one is tried where the first one is not known.
+    paths: (Uri, Option<Uri>),
+    /// What it has been found to want.
+    variant: Mutex<Variant>,
+}
+
+/// A request that got no answer, and what of it is for the log.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    pub(super) error: ModelError,
+    /// The provider's names for it: identifiers.
+    pub(super) names: String,
+    /// Its own words. They may repeat the prompt.
+    pub(super) words: String,
+}
+
+impl Provider {
+    /// The server, for the model with this name.
+    ///
+    /// # Errors
+    /// TLS can't be set up, or the model's name is no part of a path.
+    pub(super) fn new(server: Server, model: &str) -> Result<Self, String> {
+        let connections = Connections::new(&server.base)?;
+        let path = request::path(server.protocol, model);
+        let uri = |base: BaseUrl| {
+            let url = base.join(&path, request::query(server.protocol));
+            url.parse::<Uri>().map_err(|_| "its address and the model's name make no path".to_owned())
+        };
+        let bases =
+            if server.protocol == Protocol::OpenAi { server.base.with_version() } else { (server.base.clone(), None) };
+        let paths = (uri(bases.0)?, bases.1.map(uri).transpose()?);
+        let variant = Variant { completion_tokens: server.is_openai, ..Variant::default() };
+        Ok(Self { server, connections, paths, variant: Mutex::new(variant) })
+    }
+
+    pub(super) fn server(&self) -> &Server {
+        &self.server
+    }
+
+    /// Sends a request. Returns when the head of its answer is there, and says that an answer follows.
+    ///
+    /// # Errors
+    /// The server can't be reached, or refuses.
+    pub(super) async fn ask(&self, request: &Request) -> Result<Response, Refusal> {
+        let mut variant = *self.variant.lock();
+        loop {
+            let response = self.send(request, variant).await?;
+            if response.head.status.is_success() {
+                self.check(&response)?;
+                *self.variant.lock() = variant;
+                return Ok(response);
+            }
+            let (status, headers) = (response.head.status, response.head.headers.clone());
+            let body = refusal_body(response).await;
+            match self.another(status, &body, variant) {
+                Some(other) => variant = other,
+                None => return Err(self.refusal(status, &headers, &body)),
+            }
+        }
+    }
+
+    async fn send(&self, request: &Request, variant: Variant) -> Result<Response, Refusal> {
+        let protocol = self.server.protocol;
+        let body = request::body(protocol, request, variant);
+        let path = if variant.other_path { self.paths.1.as_ref() } else { None }.unwrap_or(&self.paths.0);
+        let mut sent = http::Request::new(Bytes::from(body));
+        *sent.method_mut() = Method::POST;
+        *sent.uri_mut() = path.clone();
+        let headers = sent.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        // A compressor holds tokens until its block is full.
+        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        for (name, value) in request::headers(protocol) {
+            headers.insert(name, HeaderValue::from_static(value));
+        }
+        if let Some(key) = &self.server.key {
+            let (name, before) = request::key_header(protocol);
+            // Set-up has looked at the key's characters.
+            if let Ok(mut value) = HeaderValue::try_from(format!("{before}{}", key.expose_secret())) {
+                value.set_sensitive(true);
+                headers.insert(name, value);
+            }
+        }
+        self.connections.send(sent).await.map_err(|failure| Refusal::connection(&failure))
+    }
+
+    /// What to try once more after this refusal, if there is something.
+    fn another(&self, status: StatusCode, body: &[u8], variant: Variant) -> Option<Variant> {
+        if matches!(status, StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED) {
+            return (self.paths.1.is_some() && !variant.other_path).then_some(Variant { other_path: true, ..variant });
+        }
+        let refused = matches!(status, StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY);
+        if self.server.protocol != Protocol::OpenAi || !refused || failure::is_too_long(body) {
+            return None;
+        }
+        // Some name all fields at once that they refuse, some one after the other.
+        let mut other = variant;
+        other.no_stream_options |= failure::names_field(body, "stream_options");
+        let limit = if variant.completion_tokens { "max_completion_tokens" } else { "max_tokens" };
+        let renamed = variant.completion_tokens != self.variant.lock().completion_tokens;
+        other.completion_tokens ^= !renamed && failure::names_field(body, limit);
+        (other != variant).then_some(other)
+    }
+
+    fn refusal(&self, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Refusal {
+        let failure::Failure { error, names } = failure::of_status(status, headers, body, &self.server.settings);
+        let error = match error {
+            ModelError::BadRequest(..) => match FIELDS.iter().find(|field| failure::names_field(body, field)) {
+                Some(field) => ModelError::Misconfigured(format!(
+                    "{status}: it refuses the field {field}; look at --max-tokens and --model"
+                )),
+                None => error,
+            },
+            error => error,
+        };
+        Refusal { error, names, words: String::from_utf8_lossy(body).into_owned() }
+    }
+
+    /// Looks whether a good status means an answer.
+    fn check(&self, response: &Response) -> Result<(), Refusal> {
+        let header =
+            |name| response.head.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().trim();
+        let encoding = header(CONTENT_ENCODING);
+        let address = self.server.settings.address;
+        let what = if !matches!(&*encoding.to_ascii_lowercase(), "" | "identity" | "none") {
+            "it is compressed, which wasn't asked for".to_owned()
+        } else if header(CONTENT_TYPE).to_ascii_lowercase().starts_with("text/html") {
+            "it is an HTML page".to_owned()
+        } else {
+            return Ok(());
+        };
+        Err(Refusal::new(ModelError::Misconfigured(format!("{what}; look at {address}"))))
+    }
+}
+
+impl Refusal {
+    pub(super) fn new(error: ModelError) -> Self {
+        Self { error, names: String::new(), words: String::new() }
+    }
+
+    /// A connection that couldn't be made, or broke before an answer.
+    fn connection(failure: &connections::Failure) -> Self {
+        let what = match failure {
+            connections::Failure::Unreachable(_) => "its server can't be reached",
+            connections::Failure::Broke(_) => "the connection broke before an answer",
+        };
+        Self { words: failure.to_string(), ..Self::new(ModelError::BadAnswer(what.into())) }
+    }
+
+    /// A connection that broke within an answer.
+    pub(super) fn broken(failure: &connections::Failure) -> Self {
+        Self { words: failure.to_string(), ..Self::new(ModelError::BrokeOff("the connection broke".into())) }
+    }
+}
+
+/// The body of a refusal, as far as it is read.
+async fn refusal_body(mut response: Response) -> Vec<u8> {
+    let (mut body, deadline) = (Vec::new(), Instant::now() + REFUSAL_TIME);
+    while let Ok(Ok(Some(bytes))) = timeout_at(deadline, response.chunk()).await {
+        body.extend_from_slice(&bytes);
+        if body.len() >= REFUSAL_BYTES {
+            body.truncate(REFUSAL_BYTES);
+            return body;
+        }
+    }
+    response.finish();
+    body
+}
