@@ -20,6 +20,8 @@
 //! An answer proves less the older its call is. One from before the cool-down ends the cool-down only if that came of silence,
 //! and only if the call itself was silent for so long: then the model is slow and not away. A rate limit outlasts it.
 //!
+//! A probe that was silent goes on without its start, and keeps its place until it is dropped, at the end of the new cool-down.
+//!
 //! Where every model cools down they are called in spite of it (*forced*): such a call's answer counts, its failure doesn't.
 
 use std::{sync::Arc, time::Duration};
