@@ -4,6 +4,7 @@
 //! environment and `first-token-timeout` in the file. A value is parsed by the same code wherever it comes from,
 //! because the file's values become the defaults of the flags.
 
+mod address;
 pub mod limits;
 pub mod model;
 pub mod redis;
