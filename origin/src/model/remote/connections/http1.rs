@@ -80,10 +80,12 @@ impl Connection {
             Some(Err(mut error)) => (chain(error.error()), error.take_message().is_some()),
             None => (String::from("the connection ended"), false),
         };
-        // hyper tells the request of the error first, and its connection ends in the same or the next poll.
-        self.advance(&mut Context::from_waker(Waker::noop()));
-        let unanswered = self.end.as_ref().is_some_and(|(_, rest)| rest.is_empty());
-        Err(Lost { failure: Failure::Broke(cause), repeatable: reused && (unsent || unanswered) })
+        // What was read stands in the connection's buffer: a head that is cut short, or that can't be read.
+        let read = match (self.inner.take(), self.end.take()) {
+            (Some(inner), _) => inner.into_parts().read_buf,
+            (None, end) => end.map(|(_, read)| read).unwrap_or_default(),
+        };
+        Err(Lost { failure: Failure::Broke(cause), repeatable: reused && (unsent || read.is_empty()) })
     }
 
     /// Reads and writes what can be read and written.

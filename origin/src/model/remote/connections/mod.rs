@@ -5,7 +5,7 @@
 //! stream costs little.
 //!
 //! # Layout
-//! - `pool`: which request gets which connection.
+//! - `pool`, over `state`: which request gets which connection.
 //! - `connect`: addresses, TCP, proxies, TLS.
 //! - `http1`, `http2`: a request and its answer on one connection.
 
@@ -13,6 +13,7 @@ mod connect;
 mod http1;
 mod http2;
 mod pool;
+mod state;
 #[cfg(test)]
 mod tests;
 

@@ -5,9 +5,7 @@
 //! asks for. Until the server's protocol is known, one attempt is expected to do for all.
 
 use std::{
-    collections::VecDeque,
     sync::{Arc, Weak, atomic::AtomicBool},
-    task::{Context, Poll, Waker},
     time::Duration,
 };
 
@@ -23,11 +21,9 @@ use super::{
     Failure,
     connect::{self, Connector},
     http1, http2,
+    state::{Attempt, Served, Shared, State, Waiter},
 };
 
-/// How long a connection is kept without a request. Load balancers close theirs after 60 s (Amazon's) or 75 s (nginx);
-/// what a server closed earlier is noticed at its next request.
-const IDLE: Duration = Duration::from_secs(50);
 /// How often idle connections are looked at.
 const SWEEP: Duration = Duration::from_secs(5);
 
@@ -35,50 +31,6 @@ const SWEEP: Duration = Duration::from_secs(5);
 pub(super) struct Pool {
     connector: Connector,
     state: Mutex<State>,
-}
-
-#[derive(Default)]
-struct State {
-    /// Requests that wait for a place, oldest first.
-    waiting: VecDeque<Waiter>,
-    /// Attempts to connect that are under way, oldest first.
-    attempts: Vec<Attempt>,
-    /// HTTP/1.1 connections without a request, the latest last.
-    idle: Vec<Idle>,
-    /// HTTP/2 connections that take requests.
-    shared: Vec<Shared>,
-    /// How many places a new connection has brought last; `None` before the first.
-    places: Option<usize>,
-    /// The number of the next attempt, and of its connection.
-    next: u64,
-    sweeping: bool,
-}
-
-struct Waiter {
-    place: oneshot::Sender<Result<Place, Failure>>,
-    /// The lowest number of a connection that will do.
-    from: u64,
-}
-
-struct Attempt {
-    number: u64,
-    /// How many places it is expected to bring.
-    expected: usize,
-}
-
-struct Idle {
-    connection: Box<http1::Connection>,
-    since: Instant,
-}
-
-struct Shared {
-    number: u64,
-    sender: SendRequest<Bytes>,
-    heard: Arc<AtomicBool>,
-    used: usize,
-    limit: usize,
-    /// When its last request ended.
-    since: Instant,
 }
 
 /// A place for one request.
@@ -90,10 +42,6 @@ pub(super) enum Place {
     },
     Http2(http2::Place),
 }
-
-/// Requests and what they waited for. They are told when the state is unlocked: a place that nobody takes any more locks it
-/// again.
-type Served = Vec<(Waiter, Result<Place, Failure>)>;
 
 impl Pool {
     pub(super) fn new(connector: Connector) -> Self {
@@ -250,83 +198,6 @@ impl Pool {
             state.sweeping = true;
             tokio::spawn(sweep(Arc::downgrade(self)));
         }
-    }
-}
-
-impl Shared {
-    /// Whether the server hasn't said that it takes no more requests, and the connection hasn't ended.
-    fn is_open(&mut self) -> bool {
-        !matches!(self.sender.poll_ready(&mut Context::from_waker(Waker::noop())), Poll::Ready(Err(_)))
-    }
-}
-
-impl State {
-    /// The latest idle HTTP/1.1 connection that is still open.
-    fn take_idle(&mut self, from: u64) -> Option<Place> {
-        if from > 0 {
-            return None;
-        }
-        while let Some(Idle { mut connection, .. }) = self.idle.pop() {
-            if connection.is_usable() {
-                return Some(Place::Http1 { connection, reused: true });
-            }
-        }
-        None
-    }
-
-    /// Gives an HTTP/1.1 connection to the first that it will do for; nobody waits, and it is idle. `fresh` is its number where
-    /// it is new.
-    fn hand(&mut self, connection: Box<http1::Connection>, fresh: Option<u64>) -> Served {
-        self.waiting.retain(|waiter| !waiter.place.is_closed());
-        let newest = fresh.unwrap_or(0);
-        let waiter = self.waiting.iter().position(|waiter| waiter.from <= newest);
-        match waiter.and_then(|at| self.waiting.remove(at)) {
-            Some(waiter) => vec![(waiter, Ok(Place::Http1 { connection, reused: fresh.is_none() }))],
-            None => {
-                self.idle.push(Idle { connection, since: Instant::now() });
-                Vec::new()
-            }
-        }
-    }
-
-    /// Ends an attempt that has failed, and with it as many requests as it was for.
-    fn fail(&mut self, number: u64, cause: &str) -> Served {
-        let Some(at) = self.attempts.iter().position(|attempt| attempt.number == number) else { return Vec::new() };
-        let attempt = self.attempts.remove(at);
-        let (mut served, mut left) = (Vec::new(), VecDeque::new());
-        for waiter in self.waiting.drain(..) {
-            if waiter.from <= number && served.len() < attempt.expected {
-                served.push((waiter, Err(Failure::Unreachable(cause.to_owned()))));
-            } else {
-                left.push_back(waiter);
-            }
-        }
-        self.waiting = left;
-        served
-    }
-
-    /// Whether the attempts under way bring fewer places than are waited for.
-    fn is_short(&self) -> bool {
-        let short = |from: u64, wanted: usize| {
-            let fit = self.attempts.iter().filter(|attempt| attempt.number >= from);
-            fit.fold(0_usize, |sum, attempt| sum.saturating_add(attempt.expected)) < wanted
-        };
-        // Those that have been broken off want a new connection, and there are few of them.
-        let again = || self.waiting.iter().filter(|waiter| waiter.from > 0);
-        short(0, self.waiting.len())
-            || again().any(|waiter| short(waiter.from, again().filter(|other| other.from >= waiter.from).count()))
-    }
-
-    fn has_idle(&self) -> bool {
-        !self.idle.is_empty() || self.shared.iter().any(|shared| shared.used == 0)
-    }
-
-    /// Drops what has been idle for too long or was closed by the server.
-    fn sweep(&mut self) {
-        let fresh = |since: Instant| since.elapsed() < IDLE;
-        self.idle.retain_mut(|idle| fresh(idle.since) && idle.connection.is_usable());
-        let opening = |number| self.attempts.iter().any(|attempt: &Attempt| attempt.number == number);
-        self.shared.retain(|shared| shared.used > 0 || fresh(shared.since) || opening(shared.number));
     }
 }
 
