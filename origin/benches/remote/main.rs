@@ -1,8 +1,8 @@
 //! The origin between a provider and its readers: CPU time a frame, memory of a held stream, and what is added to the
 //! first token and to the gaps between tokens.
 //!
-//! `cargo bench --bench remote`. The origin runs on one core, provider and readers on another (`taskset`). It prints a
-//! table in Markdown.
+//! `cargo bench --bench remote`, or some of it: `-- fast paced memory starts gaps`. The origin runs on one core, provider and
+//! readers on another (`taskset`). It prints a table in Markdown.
 //!
 //! # Layout
 //! - [`figures`]: what is measured.
@@ -59,14 +59,25 @@ async fn measure() -> Result<()> {
     println!("A token as the provider sends it:\n\n    {}\n", provider::token().trim_end());
     Row::heading();
     let plain = &provider.origin(Protocol::Http1).await?;
-    figures::processor_time(plain).await?;
-    figures::processor_time_paced(plain).await?;
-    for protocol in [Protocol::Http1, Protocol::Http2] {
+    let chosen: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
+    let runs = |figure: &str| chosen.is_empty() || chosen.iter().any(|chosen| chosen == figure);
+    if runs("fast") {
+        figures::processor_time(plain).await?;
+    }
+    if runs("paced") {
+        figures::processor_time_paced(plain).await?;
+    }
+    for protocol in [Protocol::Http1, Protocol::Http2].into_iter().filter(|_| runs("memory")) {
         figures::memory(&provider, protocol).await?;
     }
-    figures::starts(&provider).await?;
-    figures::first_token(From::Provider(provider.plain), plain.readers()).await?;
-    figures::gaps(From::Provider(provider.plain), plain.readers()).await
+    if runs("starts") {
+        figures::starts(&provider).await?;
+    }
+    if runs("gaps") {
+        figures::first_token(From::Provider(provider.plain), plain.readers()).await?;
+        figures::gaps(From::Provider(provider.plain), plain.readers()).await?;
+    }
+    Ok(())
 }
 
 /// How a provider is spoken to.

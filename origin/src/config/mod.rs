@@ -4,7 +4,7 @@
 //! environment and `first-token-timeout` in the file. A value is parsed by the same code wherever it comes from,
 //! because the file's values become the defaults of the flags.
 
-mod address;
+pub mod address;
 pub mod limits;
 pub mod model;
 pub mod redis;
@@ -19,8 +19,9 @@ use headwater_protocol::OriginName;
 
 pub use self::values::OrOff;
 use self::{
+    address::PlainHost,
     limits::{Limits, Pace},
-    model::{Name, PlainHost},
+    model::Name,
     redis::{Address, NoAddress},
     values::{MAX_COUNT, MAX_TIMEOUT, MIN_TIMEOUT, number, parsed, size, time, time_or_off},
 };

@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
-pub use super::address::{BaseUrl, PlainHost};
+use super::address::BaseUrl;
 
 /// A model's name.
 #[derive(Clone, Debug, PartialEq, Eq)]

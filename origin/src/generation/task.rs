@@ -80,7 +80,9 @@ impl Generation {
             }
             Passed::Full => record.passed_over(model, Kind::Overloaded.name()),
         };
-        let mut answer = match unless(&mut cancelled, self.models.begin(&self.prompt, passed)).await {
+        // Boxed: what a call of a model takes until its first token is not kept for the rest of the answer.
+        let begun = Box::pin(self.models.begin(&self.prompt, passed));
+        let mut answer = match unless(&mut cancelled, begun).await {
             Err(cancel) => return Ok(self.cancelled(cancel)),
             Ok(Ok(answer)) => answer,
             Ok(Err(error)) => return Ok(self.failed(error.problem())),

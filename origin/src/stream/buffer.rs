@@ -12,6 +12,7 @@ use std::{
 
 use bytes::Bytes;
 use headwater_protocol::Problem;
+use memchr::memmem;
 use parking_lot::Mutex;
 use tokio::{
     sync::{Notify, futures::Notified},
@@ -164,8 +165,8 @@ impl Buffer {
         let (size, count) = (bytes.len(), ends.len());
         bytes.extend_from_slice(&entry.frames);
         // Data is JSON, so an empty line is the end of a frame and nothing else. The hub keeps streams below 4 GiB.
-        let frame_ends = entry.frames.windows(2).enumerate().filter(|(_, pair)| pair == b"\n\n");
-        ends.extend(frame_ends.map(|(at, _)| u32::try_from(size + at + 2).unwrap_or(u32::MAX)));
+        let frame_ends = memmem::find_iter(&entry.frames, b"\n\n");
+        ends.extend(frame_ends.map(|at| u32::try_from(size + at + 2).unwrap_or(u32::MAX)));
         share.grow(entry.frames.len() + (ends.len() - count) * size_of::<u32>());
         if entry.terminal.is_some() {
             terminal.clone_from(&entry.terminal);

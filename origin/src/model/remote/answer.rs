@@ -22,7 +22,7 @@ use tokio::time::{Instant, Sleep};
 
 use super::{
     Inner,
-    connections::{Failure, Response},
+    connections::{Body, Failure},
     finish::Ending,
     parser::{Event, Fault, Parser},
     provider::Refusal,
@@ -44,7 +44,7 @@ const COMMENTS: Duration = Duration::from_secs(5 * 60);
 pub(super) struct Answer {
     model: Arc<Inner>,
     /// `None` once the answer has ended.
-    response: Option<Response>,
+    body: Option<Body>,
     parser: Parser,
     said: Said,
     wait: Option<Pin<Box<Sleep>>>,
@@ -70,7 +70,7 @@ struct Said {
 }
 
 impl Answer {
-    pub(super) fn new(model: Arc<Inner>, response: Response) -> Self {
+    pub(super) fn new(model: Arc<Inner>, body: Body) -> Self {
         let (parser, now) = (Parser::new(model.protocol()), Instant::now());
         let said = Said {
             tokens: VecDeque::new(),
@@ -84,7 +84,7 @@ impl Answer {
             alive: now,
             last: now,
         };
-        Self { model, response: Some(response), parser, said, wait: None }
+        Self { model, body: Some(body), parser, said, wait: None }
     }
 
     /// The next token; `None` behind the end and behind a failure.
@@ -94,11 +94,11 @@ impl Answer {
                 return Poll::Ready(Some(Ok(token)));
             }
             if let Some(refusal) = self.said.failure.take() {
-                self.response = None;
+                self.body = None;
                 return Poll::Ready(Some(Err(self.model.failed(refusal))));
             }
-            let Some(response) = &mut self.response else { return Poll::Ready(None) };
-            let read = match response.poll_chunk(cx) {
+            let Some(body) = &mut self.body else { return Poll::Ready(None) };
+            let read = match body.poll_chunk(cx) {
                 Poll::Ready(read) => read,
                 Poll::Pending => {
                     if self.waits(cx) {
@@ -156,7 +156,7 @@ impl Answer {
 
     /// The answer is over, because of this failure or in peace.
     fn end(&mut self, failure: Option<&Failure>) {
-        let Some(response) = self.response.take() else { return };
+        let Some(body) = self.body.take() else { return };
         if self.said.failure.is_some() {
             return;
         }
@@ -165,8 +165,8 @@ impl Answer {
             (Some(Ending::Good(_) | Ending::Unknown), Some(failure)) if self.model.protocol() == Protocol::Gemini => {
                 Some(Refusal::broken(failure))
             }
-            (Some(Ending::Good(finish)), _) => return self.finish(finish, response),
-            (Some(Ending::Unknown), _) => return self.finish(Finish::Stop, response),
+            (Some(Ending::Good(finish)), _) => return self.finish(finish, body),
+            (Some(Ending::Unknown), _) => return self.finish(Finish::Stop, body),
             (Some(Ending::Broken), _) => broke("its provider gave it up"),
             (None, Some(failure)) => Some(Refusal::broken(failure)),
             (None, None) if self.said.some => broke("it ended without a reason"),
@@ -174,12 +174,12 @@ impl Answer {
         };
     }
 
-    fn finish(&mut self, finish: Finish, response: Response) {
+    fn finish(&mut self, finish: Finish, body: Body) {
         if !self.said.text && finish == Finish::Stop {
             tracing::warn!(model = self.model.name, "the answer is empty");
         }
         self.said.tokens.push_back(Token::End { finish, usage: self.said.usage });
-        response.finish();
+        body.finish();
     }
 }
 

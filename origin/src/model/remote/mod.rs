@@ -39,7 +39,10 @@ use self::{
     setup::Server,
 };
 use super::{Model, ModelError, Token, Tokens, thoughts::WithoutThoughts};
-use crate::config::model::{Api, PlainHost, Protocol};
+use crate::config::{
+    address::PlainHost,
+    model::{Api, Protocol},
+};
 
 /// A provider's model.
 pub struct Remote(Arc<Inner>);
@@ -110,7 +113,7 @@ impl Model for Remote {
         let model = self.0.clone();
         let asked = async move {
             match model.provider.ask(&request).await {
-                Ok(response) => Ok(Box::new(Answer::new(model, response))),
+                Ok(body) => Ok(Box::new(Answer::new(model, body))),
                 Err(refusal) => Err(model.failed(refusal)),
             }
         };

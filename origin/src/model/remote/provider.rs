@@ -13,13 +13,13 @@ use secrecy::ExposeSecret;
 use tokio::time::{Instant, timeout_at};
 
 use super::{
-    connections::{self, Connections, Response},
+    connections::{self, Body, Connections, Response},
     failure,
     request::{self, Request, Variant},
     setup::Server,
 };
 use crate::{
-    config::model::{BaseUrl, Protocol},
+    config::{address::BaseUrl, model::Protocol},
     model::ModelError,
 };
 
@@ -73,21 +73,21 @@ impl Provider {
         &self.server
     }
 
-    /// Sends a request. Returns when the head of its answer is there, and says that an answer follows.
+    /// Sends a request. Returns the body of its answer when the head is there, and says that an answer follows.
     ///
     /// # Errors
     /// The server can't be reached, or refuses.
-    pub(super) async fn ask(&self, request: &Request) -> Result<Response, Refusal> {
+    pub(super) async fn ask(&self, request: &Request) -> Result<Body, Refusal> {
         let mut variant = *self.variant.lock();
         loop {
             let response = self.send(request, variant).await?;
             if response.head.status.is_success() {
                 self.check(&response)?;
                 *self.variant.lock() = variant;
-                return Ok(response);
+                return Ok(response.body);
             }
-            let (status, headers) = (response.head.status, response.head.headers.clone());
-            let body = refusal_body(response).await;
+            let (status, headers) = (response.head.status, response.head.headers);
+            let body = refusal_body(response.body).await;
             match self.another(status, &body, variant) {
                 Some(other) => variant = other,
                 None => return Err(self.refusal(status, &headers, &body)),
@@ -190,15 +190,15 @@ impl Refusal {
 }
 
 /// The body of a refusal, as far as it is read.
-async fn refusal_body(mut response: Response) -> Vec<u8> {
+async fn refusal_body(mut rest: Body) -> Vec<u8> {
     let (mut body, deadline) = (Vec::new(), Instant::now() + REFUSAL_TIME);
-    while let Ok(Ok(Some(bytes))) = timeout_at(deadline, response.chunk()).await {
+    while let Ok(Ok(Some(bytes))) = timeout_at(deadline, rest.chunk()).await {
         body.extend_from_slice(&bytes);
         if body.len() >= REFUSAL_BYTES {
             body.truncate(REFUSAL_BYTES);
             return body;
         }
     }
-    response.finish();
+    rest.finish();
     body
 }

@@ -3,7 +3,10 @@
 use secrecy::SecretString;
 
 use super::failure::Settings;
-use crate::config::model::{Api, BaseUrl, Name, PlainHost, Protocol};
+use crate::config::{
+    address::{BaseUrl, PlainHost},
+    model::{Api, Name, Protocol},
+};
 
 /// The variable of the key for `BASE_URL#MODEL`.
 const SERVER_KEY: &str = "HEADWATER_MODEL_KEY";

@@ -33,7 +33,7 @@ use self::{
     connect::Connector,
     pool::{Place, Pool},
 };
-use crate::{config::model::BaseUrl, model::remote::failure::chain};
+use crate::{config::address::BaseUrl, model::remote::failure::chain};
 
 /// How long the rest of an answer may take whose text is over.
 const REST_TIME: Duration = Duration::from_secs(2);
@@ -44,14 +44,17 @@ const REST_SIZE: usize = 64 * 1024;
 #[derive(Clone)]
 pub(super) struct Connections(Arc<Pool>);
 
-/// An answer. Dropping it cancels: HTTP/1.1 closes the connection, HTTP/2 resets the stream.
+/// An answer. Dropping its body cancels: HTTP/1.1 closes the connection, HTTP/2 resets the stream.
 pub(super) struct Response {
-    /// Its status and headers.
+    /// Its status and headers. Over HTTP/1.1 they hold on to the buffer that they were read into, 8 KiB.
     pub(super) head: Parts,
-    body: Body,
+    pub(super) body: Body,
 }
 
-enum Body {
+/// The body of an answer.
+pub(super) struct Body(Stream);
+
+enum Stream {
     Http1(http1::Body),
     Http2(http2::Body),
 }
@@ -111,27 +114,27 @@ impl Connections {
         match self.0.place(from).await.map_err(|failure| Lost { failure, repeatable: false })? {
             Place::Http1 { connection, reused } => {
                 let (head, body) = connection.send(request, reused, self.0.clone()).await?;
-                Ok(Response { head, body: Body::Http1(body) })
+                Ok(Response { head, body: Body(Stream::Http1(body)) })
             }
             Place::Http2(place) => {
                 let (head, body) = place.send(request).await?;
-                Ok(Response { head, body: Body::Http2(body) })
+                Ok(Response { head, body: Body(Stream::Http2(body)) })
             }
         }
     }
 }
 
-impl Response {
-    /// The body's next bytes, never empty; `None` at its clean end. Nothing is lost when the future is dropped.
+impl Body {
+    /// The next bytes, never empty; `None` at its clean end. Nothing is lost when the future is dropped.
     pub(super) async fn chunk(&mut self) -> Result<Option<Bytes>, Failure> {
         poll_fn(|cx| self.poll_chunk(cx)).await
     }
 
     /// As [`Self::chunk`].
     pub(super) fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Failure>> {
-        match &mut self.body {
-            Body::Http1(body) => body.poll_chunk(cx),
-            Body::Http2(body) => body.poll_chunk(cx),
+        match &mut self.0 {
+            Stream::Http1(body) => body.poll_chunk(cx),
+            Stream::Http2(body) => body.poll_chunk(cx),
         }
     }
 

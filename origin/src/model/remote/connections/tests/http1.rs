@@ -74,12 +74,12 @@ async fn an_answer_is_read_as_it_comes() {
     .await;
     let (connections, uri) = plain(address);
     let mut response = send(&connections, &uri).await.unwrap();
-    assert_eq!(response.chunk().await.unwrap().unwrap(), "one");
+    assert_eq!(response.body.chunk().await.unwrap().unwrap(), "one");
     // Nothing is lost with a wait that is given up.
-    assert!(timeout(Duration::from_millis(20), response.chunk()).await.is_err());
+    assert!(timeout(Duration::from_millis(20), response.body.chunk()).await.is_err());
     go.send(()).unwrap();
-    assert_eq!(response.chunk().await.unwrap().unwrap(), "two");
-    assert!(response.chunk().await.unwrap().is_none() && response.chunk().await.unwrap().is_none());
+    assert_eq!(response.body.chunk().await.unwrap().unwrap(), "two");
+    assert!(response.body.chunk().await.unwrap().is_none() && response.body.chunk().await.unwrap().is_none());
 }
 
 #[tokio::test]
@@ -222,7 +222,7 @@ async fn a_dropped_answer_closes_its_connection() {
     let (address, mut left) = unended("text".into()).await;
     let (connections, uri) = plain(address);
     let mut response = send(&connections, &uri).await.unwrap();
-    assert_eq!(response.chunk().await.unwrap().unwrap(), "text");
+    assert_eq!(response.body.chunk().await.unwrap().unwrap(), "text");
     assert!(timeout(Duration::from_millis(20), left.recv()).await.is_err());
     drop(response);
     timeout(LONG, left.recv()).await.unwrap().unwrap();
@@ -258,8 +258,8 @@ async fn the_rest_of_an_answer_is_read_and_its_connection_used_again() {
     let (connections, uri) = plain(address);
     for _ in 0..2 {
         let mut response = send(&connections, &uri).await.unwrap();
-        assert_eq!(response.chunk().await.unwrap().unwrap(), "text");
-        response.finish();
+        assert_eq!(response.body.chunk().await.unwrap().unwrap(), "text");
+        response.body.finish();
         tokio::time::sleep(Duration::from_millis(150)).await;
     }
     assert_eq!(accepted.get(), 1);
@@ -269,7 +269,7 @@ async fn the_rest_of_an_answer_is_read_and_its_connection_used_again() {
 async fn a_rest_that_is_long_or_late_is_left() {
     let (address, mut left) = unended("text".repeat(100_000)).await;
     let (connections, uri) = plain(address);
-    send(&connections, &uri).await.unwrap().finish();
+    send(&connections, &uri).await.unwrap().body.finish();
     timeout(LONG, left.recv()).await.unwrap().unwrap();
 
     let (address, mut left) = unended("text".into()).await;
@@ -277,7 +277,7 @@ async fn a_rest_that_is_long_or_late_is_left() {
     let response = send(&connections, &uri).await.unwrap();
     tokio::time::pause();
     let since = tokio::time::Instant::now();
-    response.finish();
+    response.body.finish();
     left.recv().await.unwrap();
     assert!(since.elapsed() >= Duration::from_secs(2) && since.elapsed() < Duration::from_secs(3));
 }

@@ -94,7 +94,7 @@ fn end(mut body: SendStream<Bytes>) {
 async fn start(connections: &Connections, uri: &Uri, count: usize) -> Vec<Response> {
     let one = || async {
         let mut response = send(connections, uri).await.unwrap();
-        assert_eq!(timeout(LONG, response.chunk()).await.unwrap().unwrap().unwrap(), "a");
+        assert_eq!(timeout(LONG, response.body.chunk()).await.unwrap().unwrap().unwrap(), "a");
         response
     };
     futures::future::join_all((0..count).map(|_| one())).await

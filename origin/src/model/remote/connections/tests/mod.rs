@@ -94,7 +94,7 @@ async fn send(connections: &Connections, uri: &Uri) -> Result<Response, Failure>
 async fn read(mut response: Response) -> Result<String, Failure> {
     assert_eq!(response.head.status, 200);
     let mut text = Vec::new();
-    while let Some(bytes) = timeout(LONG, response.chunk()).await.expect("it goes on")? {
+    while let Some(bytes) = timeout(LONG, response.body.chunk()).await.expect("it goes on")? {
         text.extend_from_slice(&bytes);
     }
     Ok(String::from_utf8(text).unwrap())

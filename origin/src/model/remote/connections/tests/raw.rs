@@ -221,7 +221,7 @@ async fn silent(lives: bool) -> (usize, bool) {
     .await;
     let mut response = send(&connections, &uri).await.unwrap();
     tokio::time::pause();
-    let goes_on = timeout(Duration::from_secs(100), response.chunk()).await.is_err();
+    let goes_on = timeout(Duration::from_secs(100), response.body.chunk()).await.is_err();
     (pinged.get(), goes_on)
 }
 
