@@ -1,161 +1,126 @@
 //! Anthropic's messages. Source: <https://docs.claude.com/en/docs/build-with-claude/streaming>.
 
-use std::borrow::Cow;
-
-use serde::Deserialize;
-
 use super::{
     Event, Said,
+    content::Content,
+    object::{Maybe, object},
     text::Text,
-    value::{Raw, count, object, object_with_text, says_something, word},
+    value::{Count, Raw, count, says_something, word},
 };
 use crate::stream::Usage;
 
-/// An event of a stream, or a whole message.
-#[derive(Deserialize)]
-struct Message<'a> {
-    #[serde(rename = "type", borrow, default)]
-    kind: Raw<'a>,
-    /// `message_start`.
-    #[serde(borrow, default)]
-    message: Raw<'a>,
-    /// `content_block_start`.
-    #[serde(borrow, default)]
-    content_block: Option<Block<'a>>,
-    /// `content_block_delta`, and `message_delta`.
-    #[serde(borrow, default)]
-    delta: Option<Delta<'a>>,
-    /// A whole message.
-    #[serde(borrow, default)]
-    content: Option<Vec<Block<'a>>>,
-    #[serde(borrow, default)]
-    stop_reason: Raw<'a>,
-    #[serde(borrow, default)]
-    usage: Raw<'a>,
-    #[serde(borrow, default)]
-    error: Raw<'a>,
+object! {
+    /// An event of a stream, or a whole message.
+    struct Message<'a> {
+        kind: Text<'a> = b"type",
+        /// `message_start`.
+        message: Maybe<Begun<'a>> = b"message",
+        /// `content_block_start`.
+        content_block: Block<'a> = b"content_block",
+        /// `content_block_delta`, and `message_delta`.
+        delta: Block<'a> = b"delta",
+        /// A whole message.
+        content: Blocks<'a> = b"content",
+        stop_reason: Raw<'a> = b"stop_reason",
+        usage: Maybe<Tokens<'a>> = b"usage",
+        error: Raw<'a> = b"error",
+    }
 }
 
-#[derive(Deserialize)]
-struct Begun<'a> {
-    #[serde(borrow, default)]
-    content: Option<Vec<Block<'a>>>,
-    #[serde(borrow, default)]
-    stop_reason: Raw<'a>,
-    #[serde(borrow, default)]
-    usage: Raw<'a>,
+object! {
+    struct Begun<'a> {
+        content: Blocks<'a> = b"content",
+        stop_reason: Raw<'a> = b"stop_reason",
+        usage: Maybe<Tokens<'a>> = b"usage",
+    }
 }
 
-#[derive(Deserialize)]
-struct Block<'a> {
-    #[serde(rename = "type", borrow, default)]
-    kind: Raw<'a>,
-    #[serde(borrow, default)]
-    text: Option<Text<'a>>,
-    #[serde(borrow, default)]
-    thinking: Option<Text<'a>>,
+object! {
+    /// A block, or a part of one.
+    struct Block<'a> {
+        kind: Text<'a> = b"type",
+        text: Text<'a> = b"text",
+        thinking: Text<'a> = b"thinking",
+        stop_reason: Raw<'a> = b"stop_reason",
+    }
 }
 
-#[derive(Deserialize)]
-struct Delta<'a> {
-    #[serde(rename = "type", borrow, default)]
-    kind: Raw<'a>,
-    #[serde(borrow, default)]
-    text: Option<Text<'a>>,
-    #[serde(borrow, default)]
-    thinking: Option<Text<'a>>,
-    #[serde(borrow, default)]
-    stop_reason: Raw<'a>,
+object! {
+    struct Tokens<'a> {
+        input: Count = b"input_tokens",
+        written: Count = b"cache_creation_input_tokens",
+        read: Count = b"cache_read_input_tokens",
+        output: Count = b"output_tokens",
+    }
 }
 
-#[derive(Deserialize)]
-struct Tokens<'a> {
-    #[serde(borrow, default)]
-    input_tokens: Raw<'a>,
-    #[serde(borrow, default)]
-    cache_creation_input_tokens: Raw<'a>,
-    #[serde(borrow, default)]
-    cache_read_input_tokens: Raw<'a>,
-    #[serde(borrow, default)]
-    output_tokens: Raw<'a>,
-}
+type Blocks<'a> = Content<'a, Block<'a>>;
 
 /// What is remembered of the values before.
 #[derive(Debug, Default)]
 pub(super) struct State {
-    /// `message_start` tells the tokens of the prompt, `message_delta` those of the answer.
-    usage: Usage,
+    /// Tokens of the prompt: not from the cache, written to it, read from it. `message_start` tells them, and today
+    /// `message_delta` as well, not always all of them.
+    input: [u64; 3],
+    output: u64,
 }
 
 impl State {
     pub(super) fn read(&mut self, event: &[u8], json: &[u8], tell: &mut dyn FnMut(Said<'_>)) -> serde_json::Result<()> {
         let message: Message<'_> = serde_json::from_slice(json)?;
         // The type stands in the JSON and in the event's name; some gateways leave one of them out.
-        let kind = word(message.kind).unwrap_or_else(|| String::from_utf8_lossy(event));
-        let begun: Option<Begun<'_>> = object_with_text(message.message)?;
-        let begun = begun.as_ref();
-        let blocks = begun.and_then(|begun| begun.content.as_ref()).or(message.content.as_ref());
-        for block in blocks.into_iter().flatten().chain(&message.content_block) {
-            block.read(tell);
+        let kind = message.kind.as_ref().map_or(event, |kind| &kind.0);
+        let begun = message.message.and_then(|begun| begun.0).unwrap_or_default();
+        for content in [&begun.content, &message.content].into_iter().flatten() {
+            match content {
+                Content::Text(text) => tell(Said::Text(&text.0)),
+                Content::Parts(blocks) => blocks.iter().for_each(|block| block.read(tell)),
+            }
         }
-        let mut reason = begun.and_then(|begun| word(begun.stop_reason)).or_else(|| word(message.stop_reason));
-        if let Some(delta) = &message.delta {
-            delta.read(tell);
-            reason = reason.or_else(|| word(delta.stop_reason));
-        }
-        for tokens in [begun.and_then(|begun| begun.usage), message.usage] {
-            self.count(tokens, tell);
+        let parts = [&message.content_block, &message.delta];
+        parts.into_iter().flatten().for_each(|block| block.read(tell));
+        let reasons = [begun.stop_reason, message.stop_reason, message.delta.and_then(|delta| delta.stop_reason)];
+        let reason = reasons.into_iter().find_map(word);
+        for tokens in [begun.usage, message.usage].into_iter().flatten().filter_map(|tokens| tokens.0) {
+            self.count(&tokens, tell);
         }
         if let Some(reason) = reason {
             tell(Said::Other(Event::Finish(reason)));
         }
-        match &*kind {
-            "error" => tell(Said::Other(Event::Error(json))),
+        match kind {
+            b"error" => tell(Said::Other(Event::Error(json))),
             _ if says_something(message.error) => tell(Said::Other(Event::Error(json))),
-            "message_stop" => tell(Said::Other(Event::End)),
+            b"message_stop" => tell(Said::Other(Event::End)),
             _ => {}
         }
         Ok(())
     }
 
-    fn count(&mut self, tokens: Raw<'_>, tell: &mut dyn FnMut(Said<'_>)) {
-        let Some(tokens) = object::<Tokens<'_>>(tokens) else { return };
-        // What is read from a cache, or written to it, is not in `input_tokens`.
-        let parts = [tokens.input_tokens, tokens.cache_creation_input_tokens, tokens.cache_read_input_tokens];
-        let input: u64 = parts.into_iter().filter_map(count).sum();
-        if input > 0 {
-            self.usage.input_tokens = input;
+    fn count(&mut self, tokens: &Tokens<'_>, tell: &mut dyn FnMut(Said<'_>)) {
+        let [input @ .., output] = [tokens.input, tokens.written, tokens.read, tokens.output].map(count);
+        let known = self.input.iter_mut().chain([&mut self.output]);
+        let mut told = false;
+        for (known, count) in known.zip(input.into_iter().chain([output])) {
+            told |= count.is_some();
+            // A zero behind a count is from a gateway that writes each member, and doesn't know.
+            *known = count.filter(|count| *count > 0).unwrap_or(*known);
         }
-        if let Some(output) = count(tokens.output_tokens) {
-            self.usage.output_tokens = output;
+        if told {
+            // What is read from a cache, or written to it, is not in `input_tokens`.
+            let usage = Usage { input_tokens: self.input.iter().sum(), output_tokens: self.output };
+            tell(Said::Other(Event::Usage(usage)));
         }
-        tell(Said::Other(Event::Usage(self.usage)));
     }
 }
 
 impl Block<'_> {
+    /// Text counts in blocks and deltas of text alone: others may have a member of that name that is no part of the answer.
     fn read(&self, tell: &mut dyn FnMut(Said<'_>)) {
-        part(word(self.kind), self.text.as_ref(), self.thinking.as_ref(), tell);
-    }
-}
-
-impl Delta<'_> {
-    fn read(&self, tell: &mut dyn FnMut(Said<'_>)) {
-        part(word(self.kind), self.text.as_ref(), self.thinking.as_ref(), tell);
-    }
-}
-
-/// Text counts in blocks and deltas of text alone: others may have a member of that name that is no part of the answer.
-fn part(
-    kind: Option<Cow<'_, str>>,
-    text: Option<&Text<'_>>,
-    thinking: Option<&Text<'_>>,
-    tell: &mut dyn FnMut(Said<'_>),
-) {
-    if let (Some(text), None | Some("text" | "text_delta")) = (text, kind.as_deref()) {
-        tell(Said::Text(&text.0));
-    }
-    if let Some(thinking) = thinking {
-        tell(Said::Other(Event::Thought(thinking.lossy())));
+        if let (Some(text), None | Some(b"text" | b"text_delta")) = (&self.text, self.kind.as_ref().map(|kind| &*kind.0)) {
+            tell(Said::Text(&text.0));
+        }
+        if let Some(thinking) = &self.thinking {
+            tell(Said::Thought(&thinking.0));
+        }
     }
 }

@@ -2,66 +2,59 @@
 //!
 //! Its names are in camel case. Proxies that make the JSON themselves send snake case.
 
-use serde::Deserialize;
-
 use super::{
     Event, Said,
+    object::{Maybe, object},
     text::Text,
-    value::{Choice, Choices, Raw, count, object, says_something, word},
+    value::{Choice, Choices, Count, Raw, count, says_something, word},
 };
 use crate::stream::Usage;
 
-/// `GenerateContentResponse`.
-#[derive(Deserialize)]
-struct Response<'a> {
-    #[serde(borrow, default)]
-    candidates: Choices<Candidate<'a>>,
-    #[serde(alias = "promptFeedback", borrow, default)]
-    prompt_feedback: Raw<'a>,
-    #[serde(alias = "usageMetadata", borrow, default)]
-    usage_metadata: Raw<'a>,
-    #[serde(borrow, default)]
-    error: Raw<'a>,
+object! {
+    /// `GenerateContentResponse`.
+    struct Response<'a> {
+        candidates: Choices<Candidate<'a>> = b"candidates",
+        feedback: Maybe<Feedback<'a>> = b"promptFeedback" | b"prompt_feedback",
+        usage: Maybe<Tokens<'a>> = b"usageMetadata" | b"usage_metadata",
+        error: Raw<'a> = b"error",
+    }
 }
 
-#[derive(Deserialize)]
-struct Candidate<'a> {
-    #[serde(borrow, default)]
-    index: Raw<'a>,
-    #[serde(borrow, default)]
-    content: Option<Content<'a>>,
-    #[serde(alias = "finishReason", borrow, default)]
-    finish_reason: Raw<'a>,
+object! {
+    struct Candidate<'a> {
+        index: Count = b"index",
+        content: Content<'a> = b"content",
+        finish_reason: Raw<'a> = b"finishReason" | b"finish_reason",
+    }
 }
 
-#[derive(Deserialize)]
-struct Content<'a> {
-    #[serde(borrow, default)]
-    parts: Option<Vec<Part<'a>>>,
+object! {
+    struct Content<'a> {
+        parts: Vec<Part<'a>> = b"parts",
+    }
 }
 
-#[derive(Deserialize)]
-struct Part<'a> {
-    #[serde(borrow, default)]
-    text: Option<Text<'a>>,
-    #[serde(borrow, default)]
-    thought: Raw<'a>,
+object! {
+    struct Part<'a> {
+        text: Text<'a> = b"text",
+        thought: Raw<'a> = b"thought",
+    }
 }
 
-#[derive(Deserialize)]
-struct Feedback<'a> {
-    #[serde(alias = "blockReason", borrow, default)]
-    block_reason: Raw<'a>,
+object! {
+    struct Feedback<'a> {
+        block_reason: Raw<'a> = b"blockReason" | b"block_reason",
+    }
 }
 
-#[derive(Deserialize)]
-struct Tokens<'a> {
-    #[serde(alias = "promptTokenCount", borrow, default)]
-    prompt_token_count: Raw<'a>,
-    #[serde(alias = "candidatesTokenCount", borrow, default)]
-    candidates_token_count: Raw<'a>,
-    #[serde(alias = "thoughtsTokenCount", borrow, default)]
-    thoughts_token_count: Raw<'a>,
+object! {
+    struct Tokens<'a> {
+        prompt: Count = b"promptTokenCount" | b"prompt_token_count",
+        tool_use: Count = b"toolUsePromptTokenCount" | b"tool_use_prompt_token_count",
+        candidates: Count = b"candidatesTokenCount" | b"candidates_token_count",
+        thoughts: Count = b"thoughtsTokenCount" | b"thoughts_token_count",
+        total: Count = b"totalTokenCount" | b"total_token_count",
+    }
 }
 
 /// The value of an enumeration that is not set.
@@ -75,12 +68,13 @@ impl Choice for Candidate<'_> {
 
 pub(super) fn read(json: &[u8], tell: &mut dyn FnMut(Said<'_>)) -> serde_json::Result<()> {
     let response: Response<'_> = serde_json::from_slice(json)?;
-    tell(Said::Choices { first: response.candidates.has_first(), others: response.candidates.others });
-    for candidate in response.candidates {
+    let candidates = response.candidates.unwrap_or_default();
+    tell(Said::Choices { first: candidates.has_first(), others: candidates.others });
+    for candidate in candidates {
         let parts = candidate.content.and_then(|content| content.parts);
         for part in parts.into_iter().flatten() {
             match part.text {
-                Some(text) if says_something(part.thought) => tell(Said::Other(Event::Thought(text.lossy()))),
+                Some(text) if says_something(part.thought) => tell(Said::Thought(&text.0)),
                 Some(text) => tell(Said::Text(&text.0)),
                 None => {}
             }
@@ -89,20 +83,28 @@ pub(super) fn read(json: &[u8], tell: &mut dyn FnMut(Said<'_>)) -> serde_json::R
             tell(Said::Other(Event::Finish(reason)));
         }
     }
-    if let Some(tokens) = object::<Tokens<'_>>(response.usage_metadata) {
-        let input = count(tokens.prompt_token_count);
-        // Thoughts are paid for as the answer is, and aren't among its tokens.
-        let outputs = [tokens.candidates_token_count, tokens.thoughts_token_count].map(count);
-        if input.is_some() || outputs.iter().any(Option::is_some) {
-            let usage = Usage { input_tokens: input.unwrap_or(0), output_tokens: outputs.into_iter().flatten().sum() };
-            tell(Said::Other(Event::Usage(usage)));
-        }
+    if let Some(usage) = response.usage.and_then(|usage| usage.0).and_then(|tokens| tokens.usage()) {
+        tell(Said::Other(Event::Usage(usage)));
     }
-    let blocked = object::<Feedback<'_>>(response.prompt_feedback)
-        .and_then(|feedback| word(feedback.block_reason))
-        .is_some_and(|reason| !reason.ends_with(UNSPECIFIED));
-    if blocked || says_something(response.error) {
+    let blocked = response.feedback.and_then(|feedback| word(feedback.0?.block_reason));
+    if blocked.is_some_and(|reason| !reason.ends_with(UNSPECIFIED)) || says_something(response.error) {
         tell(Said::Other(Event::Error(json)));
     }
     Ok(())
+}
+
+impl Tokens<'_> {
+    fn usage(&self) -> Option<Usage> {
+        let prompt = count(self.prompt);
+        let outputs = [count(self.candidates), count(self.thoughts)];
+        if prompt.is_none() && outputs.iter().all(Option::is_none) {
+            return None;
+        }
+        let input_tokens = prompt.unwrap_or(0);
+        // Thoughts are paid for as the answer is. Whether they are among its tokens depends on the model, but the total is
+        // right in either case.
+        let rest = count(self.total).and_then(|total| total.checked_sub(input_tokens + count(self.tool_use).unwrap_or(0)));
+        let output_tokens = rest.unwrap_or_else(|| outputs.into_iter().flatten().sum());
+        Some(Usage { input_tokens, output_tokens })
+    }
 }

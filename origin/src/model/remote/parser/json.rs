@@ -15,6 +15,8 @@ pub(super) struct Values {
     escaped: bool,
     /// The values are the elements of an array, and it is open.
     in_array: bool,
+    /// It was opened, and nothing has come in it: it may be the beginning of an end marker.
+    only_bracket: bool,
 }
 
 impl Values {
@@ -34,10 +36,14 @@ impl Values {
                 match byte {
                     b' ' | b'\t' | b'\n' | b'\r' => {}
                     b',' if self.in_array => {}
-                    b']' if self.in_array => self.in_array = false,
-                    b'{' => (self.depth, start) = (1, at),
+                    b']' if self.in_array => (self.in_array, self.only_bracket) = (false, false),
+                    b'{' => {
+                        self.only_bracket = false;
+                        (self.depth, start) = (1, at);
+                    }
+                    _ if self.only_bracket => return Ok(at),
                     _ if self.in_array => return Err(Fault::Unreadable("something that is no JSON object".into())),
-                    b'[' => self.in_array = true,
+                    b'[' => (self.in_array, self.only_bracket) = (true, true),
                     _ => return Ok(at),
                 }
             } else if self.in_string {
@@ -78,12 +84,17 @@ impl Values {
         each(&std::mem::take(&mut self.begun))
     }
 
-    /// The body has ended.
+    /// What was read, and is no value but the beginning of what stopped [`Self::read`].
+    pub(super) fn unread(&self) -> &'static [u8] {
+        if self.only_bracket { b"[" } else { b"" }
+    }
+
+    /// The body has ended. An array that is still open has lost nothing.
     ///
     /// # Errors
-    /// It ends within a value or the array.
+    /// It ends within a value.
     pub(super) fn end(&self) -> Result<(), Fault> {
-        if self.is_open() { Err(Fault::Unreadable("its JSON is cut short".into())) } else { Ok(()) }
+        if self.depth > 0 { Err(Fault::Unreadable("its JSON is cut short".into())) } else { Ok(()) }
     }
 
     fn keep(&mut self, bytes: &[u8]) -> Result<(), Fault> {

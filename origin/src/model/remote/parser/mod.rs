@@ -3,25 +3,32 @@
 //! # Layout
 //! - [`openai`], [`anthropic`], [`gemini`], [`ollama`]: a protocol each: one JSON value in, events out.
 //! - [`sse`], [`json`]: how the values are separated: as data of Server-Sent Events, or one behind the other.
-//! - [`value`]: members that aren't always what they should be; [`text`]: text that is cut within a character.
+//! - [`object`]: objects of which some members are read; [`content`], [`value`]: members that aren't always what they should
+//!   be; [`text`]: text that is cut within a character.
 //!
 //! The separation is told by the first byte of a body and not by its content type or protocol: servers that were asked for
 //! a stream answer with one JSON value, and gateways make one of the other.
 
 mod anthropic;
+mod content;
 mod gemini;
 mod json;
+mod object;
 mod ollama;
 mod openai;
 mod sse;
 mod text;
+#[cfg(test)]
+mod tests;
 mod value;
 
 use std::borrow::Cow;
 
+use serde::de::IgnoredAny;
+
 use self::{
     json::Values,
-    sse::{Data, Events, Item},
+    sse::{Data, Events, Item, is_end_marker},
     text::Joiner,
 };
 use crate::{config::model::Protocol, stream::Usage};
@@ -70,8 +77,8 @@ pub struct Parser {
 
 #[derive(Debug)]
 enum Separation {
-    /// Not known yet; the bytes so far are blank, or the beginning of a byte order mark.
-    Unknown(Vec<u8>),
+    /// Not known yet: nothing has come but so many bytes of a byte order mark, and blanks.
+    Unknown { mark: usize },
     Events(Events),
     Values(Values),
 }
@@ -81,6 +88,7 @@ enum Separation {
 struct Speech {
     dialect: Dialect,
     text: Joiner,
+    thoughts: Joiner,
     /// Which choices have come: the first, and others.
     first: bool,
     others: bool,
@@ -98,6 +106,7 @@ enum Dialect {
 /// What a protocol tells of one JSON value.
 enum Said<'a> {
     Text(&'a [u8]),
+    Thought(&'a [u8]),
     Other(Event<'a>),
     /// Which choices the value has.
     Choices {
@@ -117,8 +126,8 @@ impl Parser {
             Protocol::Gemini => Dialect::Gemini,
             Protocol::Ollama => Dialect::Ollama,
         };
-        let speech = Speech { dialect, text: Joiner::default(), first: false, others: false };
-        Self { separation: Separation::Unknown(Vec::new()), speech }
+        let speech = Speech { dialect, text: Joiner::default(), thoughts: Joiner::default(), first: false, others: false };
+        Self { separation: Separation::Unknown { mark: 0 }, speech }
     }
 
     /// Reads more of the body, cut anywhere. Bytes that end no event are kept.
@@ -133,30 +142,38 @@ impl Parser {
                 let read = values.read(bytes, &mut |value| speech.value(value, tell))?;
                 if read < bytes.len() {
                     // One JSON value and then events: a gateway that answers as it was asked, and ends as a stream ends.
+                    let unread = values.unread();
                     *separation = Separation::Events(Events::default());
+                    self.read(unread, tell)?;
                     self.read(&bytes[read..], tell)?;
                 }
                 Ok(())
             }
-            Separation::Unknown(begun) => {
-                begun.extend_from_slice(bytes);
+            Separation::Unknown { mark } => {
+                let mut body = bytes;
                 // HTML standard, section 9.2.5: one byte order mark is no part of the stream.
-                let body = begun.strip_prefix(BYTE_ORDER_MARK).unwrap_or(begun);
-                let first = body.iter().find(|byte| !byte.is_ascii_whitespace());
-                let next = match first {
-                    _ if BYTE_ORDER_MARK.starts_with(body) => return Ok(()),
-                    Some(b'<') => return Err(Fault::Html),
-                    Some(b'{' | b'[') => Separation::Values(Values::default()),
-                    Some(_) => Separation::Events(Events::default()),
-                    None if begun.len() > sse::MAX_EVENT_BYTES => return Err(Fault::TooLong),
-                    None => {
+                while let (Some((first, rest)), Some(expected)) = (body.split_first(), BYTE_ORDER_MARK.get(*mark)) {
+                    if first != expected {
+                        break;
+                    }
+                    (body, *mark) = (rest, *mark + 1);
+                }
+                if body.is_empty() {
+                    return Ok(());
+                }
+                *mark = BYTE_ORDER_MARK.len();
+                let body = body.trim_ascii_start();
+                let next = match body {
+                    [] => {
                         tell(Event::Comment);
                         return Ok(());
                     }
+                    [b'<', ..] => return Err(Fault::Html),
+                    [b'{' | b'[', ..] => Separation::Values(Values::default()),
+                    _ => Separation::Events(Events::default()),
                 };
-                let body = body.to_vec();
                 *separation = next;
-                self.read(&body, tell)
+                self.read(body, tell)
             }
         }
     }
@@ -168,10 +185,11 @@ impl Parser {
     pub fn end(&mut self, tell: &mut dyn FnMut(Event<'_>)) -> Result<(), Fault> {
         let Self { separation, speech } = self;
         match separation {
-            Separation::Unknown(_) => {}
+            Separation::Unknown { .. } => {}
             Separation::Events(events) => events.end(&mut |item| speech.item(item, tell))?,
             Separation::Values(values) => values.end()?,
         }
+        speech.thoughts.end(|text| tell(Event::Thought(text.into())));
         speech.text.end(|text| tell(Event::Text(text)));
         if speech.others && !speech.first { Err(Fault::Unreadable("it has no first choice".into())) } else { Ok(()) }
     }
@@ -184,17 +202,25 @@ impl Speech {
                 tell(Event::Comment);
                 Ok(Data::Whole)
             }
-            Item::Data { event, data } => self.data(event, data.trim_ascii(), tell),
+            Item::Error(data) => {
+                tell(Event::Error(data));
+                Ok(Data::Whole)
+            }
+            Item::Data { event, data } => self.data(event, trim(data), tell),
         }
     }
 
     fn data(&mut self, event: &[u8], data: &[u8], tell: &mut dyn FnMut(Event<'_>)) -> Result<Data, Fault> {
         match data {
-            b"" => tell(Event::Comment),
-            b"[DONE]" | b"[done]" | b"\"[DONE]\"" => tell(Event::End),
-            _ if event == b"error" => tell(Event::Error(data)),
+            _ if is_end_marker(data) => tell(Event::End),
+            _ if event == b"error" => match serde_json::from_slice::<IgnoredAny>(data) {
+                Err(error) if error.is_eof() && !data.is_empty() => return Ok(Data::GoesOn),
+                _ => tell(Event::Error(data)),
+            },
+            b"" | b"null" => tell(Event::Comment),
             _ => match self.json(event, data, tell) {
                 Err(error) if error.is_eof() => return Ok(Data::GoesOn),
+                Err(error) if error.is_syntax() && (is_heartbeat(event) || is_heartbeat(data)) => tell(Event::Comment),
                 read => read.map_err(unreadable)?,
             },
         }
@@ -209,10 +235,14 @@ impl Speech {
     fn json(&mut self, event: &[u8], json: &[u8], tell: &mut dyn FnMut(Event<'_>)) -> serde_json::Result<()> {
         let mut silent = true;
         let told = &mut |said: Said<'_>| match said {
-            Said::Text(b"") => {}
+            Said::Text(b"") | Said::Thought(b"") => {}
             Said::Text(text) => self.text.push(text, |text| {
                 silent = false;
                 tell(Event::Text(text));
+            }),
+            Said::Thought(text) => self.thoughts.push(text, |text| {
+                silent = false;
+                tell(Event::Thought(text.into()));
             }),
             Said::Other(event) => {
                 silent = false;
@@ -234,6 +264,21 @@ impl Speech {
         }
         Ok(())
     }
+}
+
+/// Data without the blanks around it, and without what C programs end a string with.
+fn trim(mut data: &[u8]) -> &[u8] {
+    while let [rest @ .., 0] = data.trim_ascii_end() {
+        data = rest;
+    }
+    data.trim_ascii()
+}
+
+/// Whether the name or the data of an event only says that the connection lives.
+fn is_heartbeat(word: &[u8]) -> bool {
+    [&b"ping"[..], b"pong", b"keep-alive", b"keepalive", b"keep_alive", b"heartbeat"]
+        .into_iter()
+        .any(|heartbeat| word.eq_ignore_ascii_case(heartbeat))
 }
 
 /// Where JSON can't be read; the error's own text repeats what stands there.

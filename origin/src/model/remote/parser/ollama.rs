@@ -1,44 +1,37 @@
 //! Ollama's chat. Source: <https://github.com/ollama/ollama/blob/main/docs/api.md>.
 
-use serde::Deserialize;
-
 use super::{
     Event, Said,
+    object::{Maybe, object},
     text::Text,
-    value::{Raw, count, says_something, word},
+    value::{Count, Raw, count, says_something, word},
 };
 use crate::stream::Usage;
 
-/// A line of the answer.
-#[derive(Deserialize)]
-struct Line<'a> {
-    #[serde(borrow, default)]
-    message: Option<Message<'a>>,
-    #[serde(borrow, default)]
-    done: Raw<'a>,
-    #[serde(borrow, default)]
-    done_reason: Raw<'a>,
-    #[serde(borrow, default)]
-    prompt_eval_count: Raw<'a>,
-    #[serde(borrow, default)]
-    eval_count: Raw<'a>,
-    #[serde(borrow, default)]
-    error: Raw<'a>,
+object! {
+    /// A line of the answer.
+    struct Line<'a> {
+        message: Maybe<Message<'a>> = b"message",
+        done: Raw<'a> = b"done",
+        done_reason: Raw<'a> = b"done_reason",
+        prompt_eval_count: Count = b"prompt_eval_count",
+        eval_count: Count = b"eval_count",
+        error: Raw<'a> = b"error",
+    }
 }
 
-#[derive(Deserialize)]
-struct Message<'a> {
-    #[serde(borrow, default)]
-    content: Option<Text<'a>>,
-    #[serde(borrow, default)]
-    thinking: Option<Text<'a>>,
+object! {
+    struct Message<'a> {
+        content: Text<'a> = b"content",
+        thinking: Text<'a> = b"thinking",
+    }
 }
 
 pub(super) fn read(json: &[u8], tell: &mut dyn FnMut(Said<'_>)) -> serde_json::Result<()> {
     let line: Line<'_> = serde_json::from_slice(json)?;
-    if let Some(message) = line.message {
-        if let Some(thinking) = message.thinking.filter(|thinking| !thinking.0.is_empty()) {
-            tell(Said::Other(Event::Thought(thinking.lossy())));
+    if let Some(message) = line.message.and_then(|message| message.0) {
+        if let Some(thinking) = message.thinking {
+            tell(Said::Thought(&thinking.0));
         }
         if let Some(content) = message.content {
             tell(Said::Text(&content.0));

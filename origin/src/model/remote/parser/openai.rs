@@ -1,17 +1,12 @@
 //! OpenAI's chat completions, and what other servers make of them.
 //! Source: <https://platform.openai.com/docs/api-reference/chat-streaming>; for the others see docs/PROVIDERS.md.
 
-use std::{borrow::Cow, fmt};
-
-use serde::{
-    Deserialize, Deserializer,
-    de::{Error, SeqAccess, Visitor},
-};
-
 use super::{
     Event, Said,
+    content::Content,
+    object::object,
     text::Text,
-    value::{Choice as Indexed, Choices, Raw, count, object, says_something, word},
+    value::{Choice as Indexed, Choices, Count, Raw, count, member, says_something, word},
 };
 use crate::stream::Usage;
 
@@ -20,111 +15,116 @@ use crate::stream::Usage;
 pub(super) struct State {
     /// A part of the text came in a `delta`. A whole `message` behind it would say everything once more.
     delta_text: bool,
-    /// The text that came in `message`s: the next one may repeat it.
-    whole: Vec<u8>,
+    messages: Messages,
     /// The model has refused, in its own words.
     refused: bool,
 }
 
-/// `chat.completion.chunk`, and `chat.completion`.
-#[derive(Deserialize)]
-struct Completion<'a> {
-    #[serde(borrow, default)]
-    choices: Choices<Choice<'a>>,
-    #[serde(borrow, default)]
-    usage: Raw<'a>,
-    #[serde(borrow, default)]
-    error: Raw<'a>,
-    /// Groq's own.
-    #[serde(borrow, default)]
-    x_groq: Raw<'a>,
-    /// MiniMax's own.
-    #[serde(borrow, default)]
-    base_resp: Raw<'a>,
-    // Where there is no choice, these tell of an error.
-    #[serde(borrow, default)]
-    object: Raw<'a>,
-    #[serde(borrow, default)]
-    error_message: Raw<'a>,
-    #[serde(borrow, default)]
-    error_code: Raw<'a>,
-    #[serde(borrow, default)]
-    errors: Raw<'a>,
-    #[serde(borrow, default)]
-    detail: Raw<'a>,
-    #[serde(borrow, default)]
-    message: Raw<'a>,
+/// What the `message`s of a stream are.
+#[derive(Debug)]
+enum Messages {
+    /// This is all that they have said so far, and the next one may repeat it.
+    Growing(Vec<u8>),
+    /// One of them went on where the one before it ended, as a `delta` does.
+    Parts,
 }
 
-#[derive(Deserialize)]
-struct Choice<'a> {
-    #[serde(borrow, default)]
-    index: Raw<'a>,
-    #[serde(borrow, default)]
-    delta: Option<Message<'a>>,
-    /// The whole answer, from servers that don't stream.
-    #[serde(borrow, default)]
-    message: Option<Message<'a>>,
-    /// In the place of a message, from servers that mix the legacy completions in.
-    #[serde(borrow, default)]
-    text: Option<Text<'a>>,
-    #[serde(borrow, default)]
-    finish_reason: Raw<'a>,
-    #[serde(borrow, default)]
-    error: Raw<'a>,
-    #[serde(borrow, default)]
-    usage: Raw<'a>,
+object! {
+    /// `chat.completion.chunk`, and `chat.completion`. What is rarely there is kept raw: forms have to be small to be fast.
+    struct Completion<'a> {
+        choices: Choices<Choice<'a>> = b"choices",
+        usage: Raw<'a> = b"usage",
+        error: Raw<'a> = b"error",
+        groq: Raw<'a> = b"x_groq",
+        mini_max: Raw<'a> = b"base_resp",
+        // Where there is no choice, these tell of an error.
+        object: Raw<'a> = b"object",
+        error_message: Raw<'a> = b"error_message" | b"error_msg",
+        error_code: Raw<'a> = b"error_code",
+        errors: Raw<'a> = b"errors",
+        detail: Raw<'a> = b"detail" | b"fault",
+        message: Raw<'a> = b"message",
+    }
 }
 
-#[derive(Deserialize)]
-struct Message<'a> {
-    #[serde(borrow, default)]
-    content: Option<Content<'a>>,
-    #[serde(borrow, default)]
-    refusal: Option<Text<'a>>,
-    /// Thoughts, as DeepSeek names them.
-    #[serde(borrow, default)]
-    reasoning_content: Raw<'a>,
-    /// Thoughts, as OpenRouter and newer servers name them.
-    #[serde(borrow, default)]
-    reasoning: Raw<'a>,
+object! {
+    struct Choice<'a> {
+        index: Count = b"index",
+        delta: Message<'a> = b"delta",
+        /// The whole answer, from servers that don't stream.
+        message: Box<Message<'a>> = b"message",
+        /// In the place of a message, from servers that mix the legacy completions in.
+        text: Text<'a> = b"text",
+        finish_reason: Raw<'a> = b"finish_reason",
+        error: Raw<'a> = b"error",
+        usage: Raw<'a> = b"usage",
+    }
 }
 
-/// A message's content: a string, or an array of parts.
-enum Content<'a> {
-    Text(Text<'a>),
-    Parts(Vec<Part<'a>>),
+object! {
+    struct Message<'a> {
+        content: Content<'a, Part<'a>> = b"content",
+        refusal: Text<'a> = b"refusal",
+        audio: Raw<'a> = b"audio",
+        /// Thoughts, as DeepSeek names them.
+        reasoning_content: Raw<'a> = b"reasoning_content",
+        /// Thoughts, as OpenRouter and newer servers name them.
+        reasoning: Raw<'a> = b"reasoning",
+        /// Thoughts, as gateways name them.
+        thinking: Raw<'a> = b"reasoning_text" | b"thinking" | b"thought",
+        /// Thoughts, where OpenRouter and MiniMax tell them apart.
+        reasoning_details: Raw<'a> = b"reasoning_details",
+    }
 }
 
-#[derive(Deserialize)]
-struct Part<'a> {
-    #[serde(borrow, default)]
-    text: Option<Text<'a>>,
-    /// Mistral's models tell their thoughts in parts of this type.
-    #[serde(borrow, default)]
-    thinking: Option<Content<'a>>,
+object! {
+    struct Part<'a> {
+        kind: Text<'a> = b"type",
+        text: Text<'a> = b"text",
+        refusal: Text<'a> = b"refusal",
+        /// Mistral's models tell their thoughts in parts of this type, Databricks in summaries.
+        thinking: Content<'a, Part<'a>> = b"thinking" | b"summary",
+    }
 }
 
-#[derive(Deserialize)]
-struct Tokens<'a> {
-    #[serde(alias = "input_tokens", borrow, default)]
-    prompt_tokens: Raw<'a>,
-    #[serde(alias = "output_tokens", borrow, default)]
-    completion_tokens: Raw<'a>,
+object! {
+    struct Audio<'a> {
+        transcript: Text<'a> = b"transcript",
+    }
 }
 
-#[derive(Deserialize)]
-struct XGroq<'a> {
-    #[serde(borrow, default)]
-    usage: Raw<'a>,
-    #[serde(borrow, default)]
-    error: Raw<'a>,
+object! {
+    struct Detail<'a> {
+        text: Text<'a> = b"text" | b"summary",
+    }
 }
 
-#[derive(Deserialize)]
-struct BaseResp<'a> {
-    #[serde(borrow, default)]
-    status_code: Raw<'a>,
+object! {
+    struct Tokens<'a> {
+        prompt: Count = b"prompt_tokens" | b"input_tokens" | b"inputTokens",
+        completion: Count = b"completion_tokens" | b"output_tokens" | b"outputTokens",
+        total: Count = b"total_tokens",
+        details: Raw<'a> = b"completion_tokens_details",
+    }
+}
+
+object! {
+    struct TokenDetails<'a> {
+        reasoning: Count = b"reasoning_tokens",
+    }
+}
+
+object! {
+    struct Groq<'a> {
+        usage: Raw<'a> = b"usage",
+        error: Raw<'a> = b"error",
+    }
+}
+
+object! {
+    struct MiniMax<'a> {
+        status_code: Raw<'a> = b"status_code",
+    }
 }
 
 impl Indexed for Choice<'_> {
@@ -135,18 +135,16 @@ impl Indexed for Choice<'_> {
 
 impl State {
     pub(super) fn read(&mut self, json: &[u8], tell: &mut dyn FnMut(Said<'_>)) -> serde_json::Result<()> {
-        let completion: Completion<'_> = serde_json::from_slice(json)?;
-        let groq: Option<XGroq<'_>> = object(completion.x_groq);
-        let base: Option<BaseResp<'_>> = object(completion.base_resp);
-        let errors =
-            [completion.error, groq.as_ref().and_then(|groq| groq.error), base.and_then(|base| base.status_code)];
-        let failed = errors.into_iter().any(says_something)
-            || completion.choices.is_empty() && completion.usage.is_none() && completion.tells_of_an_error();
-        tell(Said::Choices { first: completion.choices.has_first(), others: completion.choices.others });
-        let mut tokens = usage(completion.usage).or_else(|| usage(groq?.usage));
-        for choice in completion.choices {
+        let mut completion: Completion<'_> = serde_json::from_slice(json)?;
+        let choices = completion.choices.take().unwrap_or_default();
+        let groq: Groq<'_> = member(completion.groq).unwrap_or_default();
+        let mut tokens = usage(completion.usage).or_else(|| usage(groq.usage));
+        let failed = [completion.error, groq.error].into_iter().any(says_something)
+            || completion.tells_of_an_error(!choices.is_empty(), tokens.is_some());
+        tell(Said::Choices { first: choices.has_first(), others: choices.others });
+        for choice in choices {
             tokens = tokens.or_else(|| usage(choice.usage));
-            self.choice(choice, json, tell);
+            self.choice(&choice, json, tell);
         }
         if let Some(tokens) = tokens {
             tell(Said::Other(Event::Usage(tokens)));
@@ -157,22 +155,21 @@ impl State {
         Ok(())
     }
 
-    fn choice(&mut self, choice: Choice<'_>, json: &[u8], tell: &mut dyn FnMut(Said<'_>)) {
+    fn choice(&mut self, choice: &Choice<'_>, json: &[u8], tell: &mut dyn FnMut(Said<'_>)) {
+        let mut has_text = false;
         if let Some(message) = &choice.delta {
-            self.delta_text |= message.has_text();
-            self.message(message, tell);
+            has_text = self.message(message, tell);
+            self.delta_text |= has_text;
         }
         if let Some(message) = choice.message.as_ref().filter(|_| !self.delta_text) {
             let mut text = Vec::new();
-            self.message(message, &mut |said| match said {
+            has_text |= self.message(message, &mut |said| match said {
                 Said::Text(part) => text.extend_from_slice(part),
                 said => tell(said),
             });
-            // Some servers tell all that they have said so far, each time.
-            tell(Said::Text(text.strip_prefix(&*self.whole).unwrap_or(&text)));
-            self.whole = text;
+            self.messages.tell(text, tell);
         }
-        if let Some(text) = choice.text.as_ref().filter(|_| choice.delta.is_none() && choice.message.is_none()) {
+        if let Some(text) = choice.text.as_ref().filter(|_| !has_text) {
             tell(Said::Text(&text.0));
         }
         if says_something(choice.error) {
@@ -184,97 +181,123 @@ impl State {
         }
     }
 
-    fn message(&mut self, message: &Message<'_>, tell: &mut dyn FnMut(Said<'_>)) {
-        let thought = word(message.reasoning_content).or_else(|| word(message.reasoning));
-        if let Some(thought) = thought {
-            tell(Said::Other(Event::Thought(thought)));
-        }
+    /// Tells what the message says, and whether that is more than thoughts.
+    fn message(&mut self, message: &Message<'_>, tell: &mut dyn FnMut(Said<'_>)) -> bool {
+        let mut has_text = false;
+        let mut told = |said: Said<'_>| {
+            has_text |= matches!(said, Said::Text([_, ..]));
+            tell(said);
+        };
+        message.thoughts(&mut told);
         if let Some(content) = &message.content {
-            content.read(false, tell);
+            content.tell(false, &mut self.refused, &mut told);
         }
-        if let Some(refusal) = message.refusal.as_ref().filter(|refusal| !refusal.0.is_empty()) {
-            self.refused = true;
-            tell(Said::Text(&refusal.0));
+        if let Some(refusal) = &message.refusal {
+            self.refused |= !refusal.0.is_empty();
+            told(Said::Text(&refusal.0));
         }
+        let transcript = member(message.audio).and_then(|audio: Audio<'_>| audio.transcript);
+        if let Some(transcript) = transcript.filter(|_| !has_text) {
+            has_text = !transcript.0.is_empty();
+            tell(Said::Text(&transcript.0));
+        }
+        has_text
+    }
+}
+
+impl Messages {
+    /// Tells what is new in the text of a `message`: some servers tell all that they have said so far, each time.
+    fn tell(&mut self, text: Vec<u8>, tell: &mut dyn FnMut(Said<'_>)) {
+        if text.is_empty() {
+            return;
+        }
+        match self {
+            Self::Growing(said) => match text.strip_prefix(&**said) {
+                Some(new) => {
+                    tell(Said::Text(new));
+                    *said = text;
+                }
+                None => {
+                    tell(Said::Text(&text));
+                    *self = Self::Parts;
+                }
+            },
+            Self::Parts => tell(Said::Text(&text)),
+        }
+    }
+}
+
+impl Default for Messages {
+    fn default() -> Self {
+        Self::Growing(Vec::new())
     }
 }
 
 impl Completion<'_> {
-    /// Whether a value without choices tells of an error.
-    fn tells_of_an_error(&self) -> bool {
-        word(self.object).as_deref() == Some("error")
-            || [self.error_message, self.error_code, self.errors, self.detail, self.message]
-                .into_iter()
-                .any(says_something)
+    /// Whether the value tells of an error in another member than `error`.
+    fn tells_of_an_error(&self, has_choice: bool, has_usage: bool) -> bool {
+        let is_error = || word(self.object).is_some_and(|object| object.eq_ignore_ascii_case("error"));
+        says_something(member(self.mini_max).and_then(|base: MiniMax<'_>| base.status_code))
+            || !has_choice
+                && (is_error()
+                    || [self.error_message, self.error_code, self.errors].into_iter().any(says_something)
+                    || !has_usage && [self.detail, self.message].into_iter().any(says_something))
     }
 }
 
-fn usage(raw: Raw<'_>) -> Option<Usage> {
-    let tokens: Tokens<'_> = object(raw)?;
-    let (input, output) = (count(tokens.prompt_tokens), count(tokens.completion_tokens));
-    let told = input.is_some() || output.is_some();
-    told.then(|| Usage { input_tokens: input.unwrap_or(0), output_tokens: output.unwrap_or(0) })
+fn usage(tokens: Option<Raw<'_>>) -> Option<Usage> {
+    let tokens: Tokens<'_> = member(tokens)?;
+    let (prompt, completion) = (count(tokens.prompt), count(tokens.completion));
+    if prompt.is_none() && completion.is_none() {
+        return None;
+    }
+    let (input_tokens, mut output_tokens) = (prompt.unwrap_or(0), completion.unwrap_or(0));
+    // xAI counts thoughts beside the answer, all others within it: only the total tells.
+    let reasoning = member(tokens.details).and_then(|details: TokenDetails<'_>| count(details.reasoning)).unwrap_or(0);
+    if count(tokens.total) == Some(input_tokens + output_tokens + reasoning) {
+        output_tokens += reasoning;
+    }
+    Some(Usage { input_tokens, output_tokens })
 }
 
 impl Message<'_> {
-    fn has_text(&self) -> bool {
-        match &self.content {
-            Some(Content::Text(text)) => !text.0.is_empty(),
-            Some(Content::Parts(_)) => true,
-            None => false,
+    /// Tells the thoughts in the first member that has some: gateways repeat them in others.
+    fn thoughts(&self, tell: &mut dyn FnMut(Said<'_>)) {
+        for raw in [self.reasoning_content, self.reasoning, self.thinking].into_iter().flatten() {
+            if let Some(Text(thought)) = member(Some(raw))
+                && !thought.is_empty()
+            {
+                return tell(Said::Thought(&thought));
+            }
+        }
+        let details: Option<Vec<Detail<'_>>> = member(self.reasoning_details);
+        for text in details.into_iter().flatten().filter_map(|detail| detail.text) {
+            tell(Said::Thought(&text.0));
         }
     }
 }
 
-impl Content<'_> {
-    fn read(&self, thoughts: bool, tell: &mut dyn FnMut(Said<'_>)) {
-        let mut text = |text: &Text<'_>| match thoughts {
-            true => tell(Said::Other(Event::Thought(text.lossy()))),
-            false => tell(Said::Text(&text.0)),
-        };
+impl Content<'_, Part<'_>> {
+    /// Tells the content, as text or as thoughts, and whether it is a refusal.
+    fn tell(&self, thoughts: bool, refused: &mut bool, tell: &mut dyn FnMut(Said<'_>)) {
+        let said = |text, thought| if thought { Said::Thought(text) } else { Said::Text(text) };
         match self {
-            Self::Text(whole) => text(whole),
+            Self::Text(text) => tell(said(&text.0, thoughts)),
             Self::Parts(parts) => {
                 for part in parts {
-                    part.text.iter().for_each(&mut text);
+                    let kind = part.kind.as_ref().map_or(&b""[..], |kind| &kind.0);
+                    if let Some(text) = &part.text {
+                        tell(said(&text.0, thoughts || matches!(kind, b"thinking" | b"reasoning")));
+                    }
+                    if let Some(refusal) = &part.refusal {
+                        *refused |= !refusal.0.is_empty();
+                        tell(said(&refusal.0, thoughts));
+                    }
+                    if let Some(thinking) = &part.thinking {
+                        thinking.tell(true, refused, tell);
+                    }
                 }
             }
         }
-        if let Self::Parts(parts) = self {
-            parts.iter().filter_map(|part| part.thinking.as_ref()).for_each(|thinking| thinking.read(true, tell));
-        }
-    }
-}
-
-impl<'de: 'a, 'a> Deserialize<'de> for Content<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct TextOrParts;
-
-        impl<'de> Visitor<'de> for TextOrParts {
-            type Value = Content<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a string or an array of parts")
-            }
-
-            fn visit_borrowed_bytes<E: Error>(self, bytes: &'de [u8]) -> Result<Self::Value, E> {
-                Ok(Content::Text(Text(Cow::Borrowed(bytes))))
-            }
-
-            fn visit_bytes<E: Error>(self, bytes: &[u8]) -> Result<Self::Value, E> {
-                Ok(Content::Text(Text(Cow::Owned(bytes.to_vec()))))
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-                let mut parts = Vec::new();
-                while let Some(part) = seq.next_element()? {
-                    parts.push(part);
-                }
-                Ok(Content::Parts(parts))
-            }
-        }
-
-        // As bytes, as [`Text`] is; serde_json offers an array as well then.
-        deserializer.deserialize_bytes(TextOrParts)
     }
 }

@@ -16,6 +16,8 @@ pub(super) const MAX_EVENT_BYTES: usize = 4 * 1024 * 1024;
 pub(super) enum Item<'a> {
     /// An event's data, and its name; an empty one where none was told.
     Data { event: &'a [u8], data: &'a [u8] },
+    /// The value of a field that is called `error`.
+    Error(&'a [u8]),
     /// A comment, or an empty line behind an empty line.
     Comment,
 }
@@ -61,7 +63,10 @@ impl Events {
         mut bytes: &[u8],
         each: &mut impl FnMut(Item<'_>) -> Result<Data, Fault>,
     ) -> Result<(), Fault> {
-        if std::mem::take(&mut self.after_cr) && !bytes.is_empty() {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        if std::mem::take(&mut self.after_cr) {
             bytes = bytes.strip_prefix(b"\n").unwrap_or(bytes);
         }
         while let Some(end) = memchr2(b'\n', b'\r', bytes) {
@@ -105,6 +110,14 @@ impl Events {
     }
 }
 
+/// Whether data says that nothing follows. `[DONE]` stands alone, but some servers have something behind it.
+pub(super) fn is_end_marker(data: &[u8]) -> bool {
+    const MARKER: &[u8] = b"[DONE]";
+    let data = data.trim_ascii_start();
+    let data = data.strip_prefix(b"\"").unwrap_or(data);
+    data.get(..MARKER.len()).is_some_and(|start| start.eq_ignore_ascii_case(MARKER))
+}
+
 impl Fields {
     fn line(&mut self, line: &[u8], each: &mut impl FnMut(Item<'_>) -> Result<Data, Fault>) -> Result<(), Fault> {
         match *line {
@@ -124,13 +137,15 @@ impl Fields {
     fn field(&mut self, line: &[u8], each: &mut impl FnMut(Item<'_>) -> Result<Data, Fault>) -> Result<(), Fault> {
         match *line {
             [b':', ..] => each(Item::Comment).map(drop),
-            [b'{' | b'[', ..] if line != b"[DONE]" => self.bare(line, each),
-            [b'[', ..] => self.data(line, each),
+            [b'd', b'a', b't', b'a', b':', ref value @ ..] => self.data(value.strip_prefix(b" ").unwrap_or(value), each),
+            _ if is_end_marker(line) => self.data(line, each),
+            _ if matches!(line.trim_ascii_start(), [b'{' | b'[', ..]) => self.bare(line, each),
             _ => {
                 let colon = memchr::memchr(b':', line).unwrap_or(line.len());
                 let (name, value) = (&line[..colon], line.get(colon + 1..).unwrap_or_default());
                 let value = value.strip_prefix(b" ").unwrap_or(value);
-                match name {
+                // The standard knows small letters alone. Text is not lost for that.
+                match &*name.trim_ascii().to_ascii_lowercase() {
                     b"data" => self.data(value, each),
                     b"event" => {
                         self.event.clear();
@@ -138,7 +153,7 @@ impl Fields {
                         Ok(())
                     }
                     // llama.cpp's server tells its errors in a field of this name.
-                    b"error" => each(Item::Data { event: b"error", data: value }).map(drop),
+                    b"error" => each(Item::Error(value)).map(drop),
                     // "id", "retry", and what isn't known.
                     name if name.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(byte)) => Ok(()),
                     _ => Err(Fault::Unreadable("a line is no field of an event".into())),

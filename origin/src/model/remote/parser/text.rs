@@ -37,13 +37,6 @@ impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
     }
 }
 
-impl Text<'_> {
-    /// The text by itself, where nothing follows that could complete it.
-    pub(super) fn lossy(&self) -> Cow<'_, str> {
-        String::from_utf8_lossy(&self.0)
-    }
-}
-
 /// Joins the texts of an answer: what one text ends with may be completed by the next one.
 #[derive(Debug, Default)]
 pub(super) struct Joiner {

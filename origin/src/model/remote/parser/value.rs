@@ -5,15 +5,15 @@ use std::{borrow::Cow, fmt, marker::PhantomData};
 
 use serde::{
     Deserialize, Deserializer,
-    de::{Error, SeqAccess, Visitor},
+    de::{Error, IgnoredAny, MapAccess, SeqAccess, Visitor},
 };
 use serde_json::{Value, value::RawValue};
 
-/// A member as it stands there; `None` for `null`.
-pub(super) type Raw<'a> = Option<&'a RawValue>;
+/// A member as it stands there.
+pub(super) type Raw<'a> = &'a RawValue;
 
 /// A word, if the member is a string that isn't empty.
-pub(super) fn word(raw: Raw<'_>) -> Option<Cow<'_, str>> {
+pub(super) fn word(raw: Option<Raw<'_>>) -> Option<Cow<'_, str>> {
     /// A string without escapes is borrowed.
     #[derive(Deserialize)]
     struct Word<'a>(#[serde(borrow)] Cow<'a, str>);
@@ -22,28 +22,69 @@ pub(super) fn word(raw: Raw<'_>) -> Option<Cow<'_, str>> {
     (!word.is_empty()).then_some(word)
 }
 
-/// A number that isn't negative, if the member is one, or a string of one.
-pub(super) fn count(raw: Raw<'_>) -> Option<u64> {
-    let number: f64 = raw?.get().trim_matches('"').parse().ok()?;
-    // Far below the first whole number that a float can't hold.
-    (0.0..9e15).contains(&number).then_some(number as u64)
-}
-
-/// An object, if the member is one of this form.
-pub(super) fn object<'a, T: Deserialize<'a>>(raw: Raw<'a>) -> Option<T> {
+/// The member in this form, if it has it.
+pub(super) fn member<'a, T: Deserialize<'a>>(raw: Option<Raw<'a>>) -> Option<T> {
     serde_json::from_str(raw?.get()).ok()
 }
 
-/// An object that may hold text, if the member is one.
-///
-/// # Errors
-/// It is an object, and not of this form.
-pub(super) fn object_with_text<'a, T: Deserialize<'a>>(raw: Raw<'a>) -> serde_json::Result<Option<T>> {
-    raw.filter(|raw| raw.get().starts_with('{')).map(|raw| serde_json::from_str(raw.get())).transpose()
+/// A number that isn't negative, if the member is one, or a string of one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Count(pub(super) Option<u64>);
+
+/// The number of a member that may not be there.
+pub(super) fn count(count: Option<Count>) -> Option<u64> {
+    count?.0
 }
 
+impl<'de> Deserialize<'de> for Count {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Number;
+
+        impl<'de> Visitor<'de> for Number {
+            type Value = Count;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("anything")
+            }
+
+            fn visit_u64<E: Error>(self, number: u64) -> Result<Count, E> {
+                Ok(Count((number < LIMIT).then_some(number)))
+            }
+
+            fn visit_f64<E: Error>(self, number: f64) -> Result<Count, E> {
+                Ok(Count((0.0..LIMIT as f64).contains(&number).then_some(number as u64)))
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<Count, E> {
+                text.trim().parse().map_or(Ok(Count(None)), |number| self.visit_f64(number))
+            }
+
+            fn visit_i64<E: Error>(self, _: i64) -> Result<Count, E> {
+                Ok(Count(None))
+            }
+
+            fn visit_bool<E: Error>(self, _: bool) -> Result<Count, E> {
+                Ok(Count(None))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Count, A::Error> {
+                IgnoredAny.visit_seq(seq).map(|_| Count(None))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Count, A::Error> {
+                IgnoredAny.visit_map(map).map(|_| Count(None))
+            }
+        }
+
+        deserializer.deserialize_any(Number)
+    }
+}
+
+/// Far above what is counted here, and below the first whole number that a float can't hold.
+const LIMIT: u64 = 1 << 52;
+
 /// Whether the member says something: some gateways write each member, with nothing in it where there is nothing to say.
-pub(super) fn says_something(raw: Raw<'_>) -> bool {
+pub(super) fn says_something(raw: Option<Raw<'_>>) -> bool {
     fn says(value: &Value) -> bool {
         match value {
             Value::Null | Value::Bool(false) => false,
@@ -111,13 +152,10 @@ impl<'de, T: Deserialize<'de> + Choice> Deserialize<'de> for Choices<T> {
                 f.write_str("an array of choices")
             }
 
-            fn visit_unit<E: Error>(self) -> Result<Self::Value, E> {
-                Ok(Choices::default())
-            }
-
             fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
                 let (mut choices, mut place) = (Choices::default(), 0);
-                while let Some(choice) = seq.next_element::<T>()? {
+                while let Some(choice) = seq.next_element::<Option<T>>()? {
+                    let Some(choice) = choice else { continue };
                     match (choice.index().unwrap_or(place), &choices.first) {
                         (0, None) => choices.first = Some(choice),
                         (0, Some(_)) => choices.more.push(choice),
@@ -129,7 +167,7 @@ impl<'de, T: Deserialize<'de> + Choice> Deserialize<'de> for Choices<T> {
             }
         }
 
-        deserializer.deserialize_any(Array(PhantomData))
+        deserializer.deserialize_seq(Array(PhantomData))
     }
 }
 
@@ -147,9 +185,9 @@ mod tests {
             assert_eq!(word(Some(&raw(json))).as_deref(), expected, "{json}");
         }
         for (json, expected) in
-            [("7", Some(7)), ("7.0", Some(7)), ("\"7\"", Some(7)), ("-7", None), ("1e300", None), ("[7]", None)]
+            [("7", Some(7)), ("7.0", Some(7)), ("\"7\"", Some(7)), ("-7", None), ("18446744073709551616", None), ("1e300", None), ("[7]", None), ("{}", None), ("true", None), ("\"x\"", None)]
         {
-            assert_eq!(count(Some(&raw(json))), expected, "{json}");
+            assert_eq!(serde_json::from_str::<Count>(json).unwrap().0, expected, "{json}");
         }
         for json in ["\"\"", "{}", "false", "[]", "0", "{\"code\":\"\",\"message\":null}"] {
             assert!(!says_something(Some(&raw(json))), "{json}");
