@@ -116,7 +116,9 @@ impl State {
 impl Block<'_> {
     /// Text counts in blocks and deltas of text alone: others may have a member of that name that is no part of the answer.
     fn read(&self, tell: &mut dyn FnMut(Said<'_>)) {
-        if let (Some(text), None | Some(b"text" | b"text_delta")) = (&self.text, self.kind.as_ref().map(|kind| &*kind.0)) {
+        if let (Some(text), None | Some(b"text" | b"text_delta")) =
+            (&self.text, self.kind.as_ref().map(|kind| &*kind.0))
+        {
             tell(Said::Text(&text.0));
         }
         if let Some(thinking) = &self.thinking {

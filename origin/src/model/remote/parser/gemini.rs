@@ -103,7 +103,8 @@ impl Tokens<'_> {
         let input_tokens = prompt.unwrap_or(0);
         // Thoughts are paid for as the answer is. Whether they are among its tokens depends on the model, but the total is
         // right in either case.
-        let rest = count(self.total).and_then(|total| total.checked_sub(input_tokens + count(self.tool_use).unwrap_or(0)));
+        let rest =
+            count(self.total).and_then(|total| total.checked_sub(input_tokens + count(self.tool_use).unwrap_or(0)));
         let output_tokens = rest.unwrap_or_else(|| outputs.into_iter().flatten().sum());
         Some(Usage { input_tokens, output_tokens })
     }

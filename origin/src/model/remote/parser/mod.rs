@@ -17,9 +17,9 @@ mod object;
 mod ollama;
 mod openai;
 mod sse;
-mod text;
 #[cfg(test)]
 mod tests;
+mod text;
 mod value;
 
 use std::borrow::Cow;
@@ -78,7 +78,9 @@ pub struct Parser {
 #[derive(Debug)]
 enum Separation {
     /// Not known yet: nothing has come but so many bytes of a byte order mark, and blanks.
-    Unknown { mark: usize },
+    Unknown {
+        mark: usize,
+    },
     Events(Events),
     Values(Values),
 }
@@ -126,7 +128,8 @@ impl Parser {
             Protocol::Gemini => Dialect::Gemini,
             Protocol::Ollama => Dialect::Ollama,
         };
-        let speech = Speech { dialect, text: Joiner::default(), thoughts: Joiner::default(), first: false, others: false };
+        let speech =
+            Speech { dialect, text: Joiner::default(), thoughts: Joiner::default(), first: false, others: false };
         Self { separation: Separation::Unknown { mark: 0 }, speech }
     }
 

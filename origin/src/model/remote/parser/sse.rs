@@ -137,7 +137,9 @@ impl Fields {
     fn field(&mut self, line: &[u8], each: &mut impl FnMut(Item<'_>) -> Result<Data, Fault>) -> Result<(), Fault> {
         match *line {
             [b':', ..] => each(Item::Comment).map(drop),
-            [b'd', b'a', b't', b'a', b':', ref value @ ..] => self.data(value.strip_prefix(b" ").unwrap_or(value), each),
+            [b'd', b'a', b't', b'a', b':', ref value @ ..] => {
+                self.data(value.strip_prefix(b" ").unwrap_or(value), each)
+            }
             _ if is_end_marker(line) => self.data(line, each),
             _ if matches!(line.trim_ascii_start(), [b'{' | b'[', ..]) => self.bare(line, each),
             _ => {

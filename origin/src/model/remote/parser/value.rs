@@ -184,9 +184,18 @@ mod tests {
         for (json, expected) in [("\"stop\"", Some("stop")), ("\"\"", None), ("7", None), ("{\"a\":[\"b\"]}", None)] {
             assert_eq!(word(Some(&raw(json))).as_deref(), expected, "{json}");
         }
-        for (json, expected) in
-            [("7", Some(7)), ("7.0", Some(7)), ("\"7\"", Some(7)), ("-7", None), ("18446744073709551616", None), ("1e300", None), ("[7]", None), ("{}", None), ("true", None), ("\"x\"", None)]
-        {
+        for (json, expected) in [
+            ("7", Some(7)),
+            ("7.0", Some(7)),
+            ("\"7\"", Some(7)),
+            ("-7", None),
+            ("18446744073709551616", None),
+            ("1e300", None),
+            ("[7]", None),
+            ("{}", None),
+            ("true", None),
+            ("\"x\"", None),
+        ] {
             assert_eq!(serde_json::from_str::<Count>(json).unwrap().0, expected, "{json}");
         }
         for json in ["\"\"", "{}", "false", "[]", "0", "{\"code\":\"\",\"message\":null}"] {
