@@ -7,7 +7,7 @@ use std::{fmt, marker::PhantomData};
 
 use serde::{
     Deserialize, Deserializer,
-    de::{Error, IgnoredAny, MapAccess, SeqAccess, Visitor},
+    de::{DeserializeSeed, Error, IgnoredAny, MapAccess, SeqAccess, Visitor},
 };
 
 use super::text::Text;
@@ -16,6 +16,11 @@ use super::text::Text;
 pub(super) trait Object<'de>: Default {
     /// Reads the value of the member that is called `name`, or skips it.
     fn member<A: MapAccess<'de>>(&mut self, name: &[u8], map: &mut A) -> Result<(), A::Error>;
+}
+
+/// What a member can be read as. It is read in its place: forms are large, and moving them costs more than reading them.
+pub(super) trait Member<'de>: Sized {
+    fn read<D: Deserializer<'de>>(place: &mut Option<Self>, deserializer: D) -> Result<(), D::Error>;
 }
 
 /// Declares a form: fields, and the names of the members that they are read from. A field is `None` where its member is
@@ -33,19 +38,25 @@ macro_rules! object {
 
         impl<'de: 'a, 'a> $crate::model::remote::parser::object::Object<'de> for $form<'a> {
             fn member<A: serde::de::MapAccess<'de>>(&mut self, name: &[u8], map: &mut A) -> Result<(), A::Error> {
+                use $crate::model::remote::parser::object::Place;
                 match name {
-                    $($($name)|+ => if let Some(value) = map.next_value()? {
-                        self.$field = Some(value);
-                    },)+
-                    _ => drop(map.next_value::<serde::de::IgnoredAny>()?),
+                    $($($name)|+ => map.next_value_seed(Place(&mut self.$field)),)+
+                    _ => map.next_value::<serde::de::IgnoredAny>().map(drop),
                 }
-                Ok(())
+            }
+        }
+
+        impl<'de: 'a, 'a> $crate::model::remote::parser::object::Member<'de> for $form<'a> {
+            fn read<D: serde::Deserializer<'de>>(place: &mut Option<Self>, deserializer: D) -> Result<(), D::Error> {
+                $crate::model::remote::parser::object::read(place.insert(Self::default()), deserializer)
             }
         }
 
         impl<'de: 'a, 'a> serde::Deserialize<'de> for $form<'a> {
             fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                $crate::model::remote::parser::object::read(deserializer)
+                let mut object = Self::default();
+                $crate::model::remote::parser::object::read(&mut object, deserializer)?;
+                Ok(object)
             }
         }
     };
@@ -53,31 +64,76 @@ macro_rules! object {
 
 pub(super) use object;
 
-/// An object of this form.
-pub(super) fn read<'de, D: Deserializer<'de>, T: Object<'de>>(deserializer: D) -> Result<T, D::Error> {
-    deserializer.deserialize_struct("", &[], Members(PhantomData))
+/// Declares what is small, and is read by value.
+macro_rules! small {
+    ($($type:ty $(=> $parameter:ident)?,)+) => {
+        $(impl<'de: 'a, 'a, $($parameter)?> $crate::model::remote::parser::object::Member<'de> for $type
+        where
+            $type: serde::Deserialize<'de>,
+        {
+            fn read<D: serde::Deserializer<'de>>(place: &mut Option<Self>, deserializer: D) -> Result<(), D::Error> {
+                *place = Some(serde::Deserialize::deserialize(deserializer)?);
+                Ok(())
+            }
+        })+
+    };
 }
 
-struct Members<T>(PhantomData<T>);
+/// Where a member is read to.
+pub(super) struct Place<'p, T>(pub(super) &'p mut Option<T>);
 
-impl<'de, T: Object<'de>> Visitor<'de> for Members<T> {
-    type Value = T;
+impl<'de, T: Member<'de>> DeserializeSeed<'de> for Place<'_, T> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_option(self)
+    }
+}
+
+impl<'de, T: Member<'de>> Visitor<'de> for Place<'_, T> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a member")
+    }
+
+    fn visit_none<E: Error>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        T::read(self.0, deserializer)
+    }
+}
+
+/// Reads an object of this form.
+pub(super) fn read<'de, D: Deserializer<'de>, T: Object<'de>>(object: &mut T, deserializer: D) -> Result<(), D::Error> {
+    deserializer.deserialize_struct("", &[], Members(object))
+}
+
+struct Members<'o, T>(&'o mut T);
+
+impl<'de, T: Object<'de>> Visitor<'de> for Members<'_, T> {
+    type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an object")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<T, A::Error> {
-        let mut object = T::default();
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         while let Some(name) = map.next_key::<Text<'_>>()? {
-            object.member(&name.0, &mut map)?;
+            self.0.member(&name.0, &mut map)?;
         }
-        Ok(object)
+        Ok(())
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<T, A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
         match seq.next_element::<IgnoredAny>()? {
-            None => Ok(T::default()),
+            None => Ok(()),
             Some(_) => Err(A::Error::custom("an array in the place of an object")),
         }
     }
@@ -98,7 +154,9 @@ impl<'de, T: Object<'de>> Deserialize<'de> for Maybe<T> {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
-                Members(PhantomData).visit_map(map).map(|object| Maybe(Some(object)))
+                let mut object = T::default();
+                Members(&mut object).visit_map(map)?;
+                Ok(Maybe(Some(object)))
             }
 
             fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Self::Value, A::Error> {
@@ -128,4 +186,14 @@ impl<'de, T: Object<'de>> Deserialize<'de> for Maybe<T> {
 
         deserializer.deserialize_any(Anything(PhantomData))
     }
+}
+
+small! {
+    Text<'a>,
+    super::value::Raw<'a>,
+    super::value::Count,
+    super::content::Content<'a, T> => T,
+    Box<T> => T,
+    Vec<T> => T,
+    Maybe<T> => T,
 }

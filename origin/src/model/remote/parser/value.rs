@@ -1,13 +1,15 @@
 //! JSON members that aren't always what they should be. What carries text is read strictly, since text may be lost with it.
 //! These members are kept raw, and read as far as they go.
 
-use std::{borrow::Cow, fmt, marker::PhantomData};
+use std::{borrow::Cow, fmt};
 
 use serde::{
     Deserialize, Deserializer,
     de::{Error, IgnoredAny, MapAccess, SeqAccess, Visitor},
 };
 use serde_json::{Value, value::RawValue};
+
+use super::object::{Member, Place};
 
 /// A member as it stands there.
 pub(super) type Raw<'a> = &'a RawValue;
@@ -141,33 +143,43 @@ impl<T> IntoIterator for Choices<T> {
     }
 }
 
-impl<'de, T: Deserialize<'de> + Choice> Deserialize<'de> for Choices<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Array<T>(PhantomData<T>);
+impl<'de, T: Member<'de> + Choice> Member<'de> for Choices<T> {
+    fn read<D: Deserializer<'de>>(place: &mut Option<Self>, deserializer: D) -> Result<(), D::Error> {
+        struct Array<'p, T>(&'p mut Choices<T>);
 
-        impl<'de, T: Deserialize<'de> + Choice> Visitor<'de> for Array<T> {
-            type Value = Choices<T>;
+        impl<'de, T: Member<'de> + Choice> Visitor<'de> for Array<'_, T> {
+            type Value = ();
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("an array of choices")
             }
 
-            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-                let (mut choices, mut place) = (Choices::default(), 0);
-                while let Some(choice) = seq.next_element::<Option<T>>()? {
-                    let Some(choice) = choice else { continue };
-                    match (choice.index().unwrap_or(place), &choices.first) {
-                        (0, None) => choices.first = Some(choice),
-                        (0, Some(_)) => choices.more.push(choice),
-                        _ => choices.others = true,
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
+                let Choices { first, more, others } = self.0;
+                let is_first = |choice: &T, place| choice.index().unwrap_or(place) == 0;
+                for place in 0.. {
+                    let mut another = None;
+                    let in_front = first.is_none();
+                    if seq.next_element_seed(Place(if in_front { first } else { &mut another }))?.is_none() {
+                        break;
                     }
-                    place += 1;
+                    if in_front {
+                        if first.as_ref().is_some_and(|choice| !is_first(choice, place)) {
+                            (*first, *others) = (None, true);
+                        }
+                    } else if let Some(choice) = another {
+                        if is_first(&choice, place) {
+                            more.push(choice);
+                        } else {
+                            *others = true;
+                        }
+                    }
                 }
-                Ok(choices)
+                Ok(())
             }
         }
 
-        deserializer.deserialize_seq(Array(PhantomData))
+        deserializer.deserialize_seq(Array(place.insert(Self::default())))
     }
 }
 
