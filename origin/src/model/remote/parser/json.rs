@@ -1,5 +1,7 @@
 //! JSON values one after the other: lines of JSON, one value over many lines, or the elements of an array.
 
+use memchr::memchr2;
+
 use super::{Fault, sse::MAX_EVENT_BYTES};
 
 /// Finds where values end. Only brackets and strings are looked at here: what is between the brackets is read by whoever
@@ -30,11 +32,12 @@ impl Values {
         bytes: &[u8],
         each: &mut impl FnMut(&[u8]) -> Result<(), Fault>,
     ) -> Result<usize, Fault> {
-        let mut start = 0;
-        for (at, &byte) in bytes.iter().enumerate() {
+        let (mut start, mut at) = (0, 0);
+        while let Some(&byte) = bytes.get(at) {
             if self.depth == 0 {
                 match byte {
-                    b' ' | b'\t' | b'\n' | b'\r' => {}
+                    // NUL: some programs send the end of their string.
+                    b' ' | b'\t' | b'\n' | b'\r' | 0 => {}
                     b',' if self.in_array => {}
                     b']' if self.in_array => (self.in_array, self.only_bracket) = (false, false),
                     b'{' => {
@@ -46,13 +49,12 @@ impl Values {
                     b'[' => (self.in_array, self.only_bracket) = (true, true),
                     _ => return Ok(at),
                 }
+            } else if std::mem::take(&mut self.escaped) {
+                // Whatever it is, it does not end the string.
             } else if self.in_string {
-                match byte {
-                    _ if self.escaped => self.escaped = false,
-                    b'\\' => self.escaped = true,
-                    b'"' => self.in_string = false,
-                    _ => {}
-                }
+                let Some(skipped) = memchr2(b'"', b'\\', &bytes[at..]) else { break };
+                at += skipped;
+                (self.in_string, self.escaped) = (bytes[at] != b'"', bytes[at] != b'"');
             } else {
                 match byte {
                     b'"' => self.in_string = true,
@@ -64,6 +66,7 @@ impl Values {
                     self.end_value(&bytes[start..=at], each)?;
                 }
             }
+            at += 1;
         }
         if self.depth > 0 {
             self.keep(&bytes[start..])?;

@@ -224,14 +224,14 @@ impl Speech {
             _ => match self.json(event, data, tell) {
                 Err(error) if error.is_eof() => return Ok(Data::GoesOn),
                 Err(error) if error.is_syntax() && (is_heartbeat(event) || is_heartbeat(data)) => tell(Event::Comment),
-                read => read.map_err(unreadable)?,
+                read => read.map_err(|error| unreadable(&error))?,
             },
         }
         Ok(Data::Whole)
     }
 
     fn value(&mut self, value: &[u8], tell: &mut dyn FnMut(Event<'_>)) -> Result<(), Fault> {
-        self.json(b"", value, tell).map_err(unreadable)
+        self.json(b"", value, tell).map_err(|error| unreadable(&error))
     }
 
     /// Tells what one JSON value says; nothing where it can't be read.
@@ -285,7 +285,7 @@ fn is_heartbeat(word: &[u8]) -> bool {
 }
 
 /// Where JSON can't be read; the error's own text repeats what stands there.
-fn unreadable(error: serde_json::Error) -> Fault {
+fn unreadable(error: &serde_json::Error) -> Fault {
     use serde_json::error::Category;
     let what = match error.classify() {
         Category::Data => "a member has a form of its own",

@@ -12,7 +12,7 @@ use super::{Fault, json::Values};
 pub(super) const MAX_EVENT_BYTES: usize = 4 * 1024 * 1024;
 
 /// What one line or event says.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Item<'a> {
     /// An event's data, and its name; an empty one where none was told.
     Data { event: &'a [u8], data: &'a [u8] },
@@ -121,7 +121,7 @@ pub(super) fn is_end_marker(data: &[u8]) -> bool {
 impl Fields {
     fn line(&mut self, line: &[u8], each: &mut impl FnMut(Item<'_>) -> Result<Data, Fault>) -> Result<(), Fault> {
         match *line {
-            _ if self.bare.is_open() => self.bare(line, each),
+            _ if self.bare.is_open() && !line.starts_with(b":") => self.bare(line, each),
             [] if self.none => each(Item::Comment).map(drop),
             [] => {
                 self.none = true;
@@ -139,6 +139,10 @@ impl Fields {
             [b':', ..] => each(Item::Comment).map(drop),
             [b'd', b'a', b't', b'a', b':', ref value @ ..] => {
                 self.data(value.strip_prefix(b" ").unwrap_or(value), each)
+            }
+            // A pretty-printed value behind `data:`, without the field in its further lines.
+            _ if !self.data.is_empty() && matches!(line.trim_ascii_start(), [b'"' | b'{' | b'}' | b'[' | b']', ..]) => {
+                self.data(line, each)
             }
             _ if is_end_marker(line) => self.data(line, each),
             _ if matches!(line.trim_ascii_start(), [b'{' | b'[', ..]) => self.bare(line, each),

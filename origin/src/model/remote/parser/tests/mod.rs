@@ -5,8 +5,6 @@
 //! - [`written`]: random answers, as an independent writer writes them.
 //! - [`hostile`]: what must not cost memory or time.
 
-#![expect(clippy::unwrap_used, reason = "a test that can't go on fails")]
-
 mod fixtures;
 mod hostile;
 mod written;

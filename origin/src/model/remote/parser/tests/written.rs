@@ -102,7 +102,7 @@ impl Manner {
                 write!(body, "event: {event}{}", end()).unwrap();
             }
             // CR and then LF would be one end.
-            write!(body, "data: {data}{}: comment{}{}", end(), end(), "\r\n").unwrap();
+            write!(body, "data: {data}{}: comment{}\r\n", end(), end()).unwrap();
         }
         body
     }
