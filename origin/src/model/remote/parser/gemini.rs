@@ -68,12 +68,13 @@ impl Choice for Candidate<'_> {
 
 pub(super) fn read(json: &[u8], tell: &mut dyn FnMut(Said<'_>)) -> serde_json::Result<()> {
     let response: Response<'_> = serde_json::from_slice(json)?;
-    let candidates = response.candidates.unwrap_or_default();
+    let none = Choices::default();
+    let candidates = response.candidates.as_ref().unwrap_or(&none);
     tell(Said::Choices { first: candidates.has_first(), others: candidates.others });
-    for candidate in candidates {
-        let parts = candidate.content.and_then(|content| content.parts);
+    for candidate in candidates.iter() {
+        let parts = candidate.content.as_ref().and_then(|content| content.parts.as_ref());
         for part in parts.into_iter().flatten() {
-            match part.text {
+            match &part.text {
                 Some(text) if says_something(part.thought) => tell(Said::Thought(&text.0)),
                 Some(text) => tell(Said::Text(&text.0)),
                 None => {}

@@ -135,16 +135,17 @@ impl Indexed for Choice<'_> {
 
 impl State {
     pub(super) fn read(&mut self, json: &[u8], tell: &mut dyn FnMut(Said<'_>)) -> serde_json::Result<()> {
-        let mut completion: Completion<'_> = serde_json::from_slice(json)?;
-        let choices = completion.choices.take().unwrap_or_default();
+        let completion: Completion<'_> = serde_json::from_slice(json)?;
+        let none = Choices::default();
+        let choices = completion.choices.as_ref().unwrap_or(&none);
         let groq: Groq<'_> = member(completion.groq).unwrap_or_default();
         let mut tokens = usage(completion.usage).or_else(|| usage(groq.usage));
         let failed = [completion.error, groq.error].into_iter().any(says_something)
             || completion.tells_of_an_error(!choices.is_empty(), tokens.is_some());
         tell(Said::Choices { first: choices.has_first(), others: choices.others });
-        for choice in choices {
+        for choice in choices.iter() {
             tokens = tokens.or_else(|| usage(choice.usage));
-            self.choice(&choice, json, tell);
+            self.choice(choice, json, tell);
         }
         if let Some(tokens) = tokens {
             tell(Said::Other(Event::Usage(tokens)));

@@ -132,14 +132,10 @@ impl<T> Choices<T> {
     pub(super) fn is_empty(&self) -> bool {
         !self.has_first() && !self.others
     }
-}
 
-impl<T> IntoIterator for Choices<T> {
-    type Item = T;
-    type IntoIter = std::iter::Chain<std::option::IntoIter<T>, std::vec::IntoIter<T>>;
-
-    fn into_iter(self) -> Self::IntoIter {
-        self.first.into_iter().chain(self.more)
+    /// The parts of the first choice.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &T> {
+        self.first.iter().chain(&self.more)
     }
 }
 
