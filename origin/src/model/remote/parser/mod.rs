@@ -192,8 +192,7 @@ impl Parser {
             Separation::Events(events) => events.end(&mut |item| speech.item(item, tell))?,
             Separation::Values(values) => values.end()?,
         }
-        speech.thoughts.end(|text| tell(Event::Thought(text.into())));
-        speech.text.end(|text| tell(Event::Text(text)));
+        speech.end(tell);
         if speech.others && !speech.first { Err(Fault::Unreadable("it has no first choice".into())) } else { Ok(()) }
     }
 }
@@ -215,7 +214,10 @@ impl Speech {
 
     fn data(&mut self, event: &[u8], data: &[u8], tell: &mut dyn FnMut(Event<'_>)) -> Result<Data, Fault> {
         match data {
-            _ if is_end_marker(data) => tell(Event::End),
+            _ if is_end_marker(data) => {
+                self.end(tell);
+                tell(Event::End);
+            }
             _ if event == b"error" => match serde_json::from_slice::<IgnoredAny>(data) {
                 Err(error) if error.is_eof() && !data.is_empty() => return Ok(Data::GoesOn),
                 _ => tell(Event::Error(data)),
@@ -236,7 +238,7 @@ impl Speech {
 
     /// Tells what one JSON value says; nothing where it can't be read.
     fn json(&mut self, event: &[u8], json: &[u8], tell: &mut dyn FnMut(Event<'_>)) -> serde_json::Result<()> {
-        let mut silent = true;
+        let (mut silent, mut ended) = (true, false);
         let told = &mut |said: Said<'_>| match said {
             Said::Text(b"") | Said::Thought(b"") => {}
             Said::Text(text) => self.text.push(text, |text| {
@@ -247,6 +249,7 @@ impl Speech {
                 silent = false;
                 tell(Event::Thought(text.into()));
             }),
+            Said::Other(Event::End) => ended = true,
             Said::Other(event) => {
                 silent = false;
                 tell(event);
@@ -262,10 +265,19 @@ impl Speech {
             Dialect::Gemini => gemini::read(json, told),
             Dialect::Ollama => ollama::read(json, told),
         }?;
-        if silent {
+        if ended {
+            self.end(tell);
+            tell(Event::End);
+        } else if silent {
             tell(Event::Alive);
         }
         Ok(())
+    }
+
+    /// Nothing follows that could complete a character.
+    fn end(&mut self, tell: &mut dyn FnMut(Event<'_>)) {
+        self.thoughts.end(|text| tell(Event::Thought(text.into())));
+        self.text.end(|text| tell(Event::Text(text)));
     }
 }
 

@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use serde_json::Value;
 
-use super::{Heard, hear};
+use super::{Heard, Parser, hear};
 use crate::{config::model::Protocol, stream::Usage};
 
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/providers");
@@ -131,4 +131,17 @@ fn a_body_says_the_same_in_every_spelling_and_cut_at_every_place() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn all_text_is_told_before_an_end_marker() {
+    for (protocol, body) in [
+        (Protocol::OpenAi, "data: {\"choices\":[{\"delta\":{\"content\":\"\\ud83e\"}}]}\n\ndata: [DONE]\n"),
+        (Protocol::Anthropic, "data: {\"type\":\"message_stop\",\"content\":[{\"text\":\"\\ud83e\"}]}\n"),
+    ] {
+        let mut told = Vec::new();
+        let mut parser = Parser::new(protocol);
+        parser.read(body.as_bytes(), &mut |event| told.push(format!("{event:?}"))).unwrap();
+        assert_eq!(told[told.len() - 2..], ["Text(\"\u{fffd}\")", "End"], "{body}");
+    }
 }
