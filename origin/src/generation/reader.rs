@@ -1,12 +1,12 @@
 //! The reader of one connection: frames from its cursor on, heartbeats in silence. Each write carries all frames that
 //! are ready.
 
-use std::io;
+use std::{io, pin::Pin};
 
 use bytes::Bytes;
 use futures::stream;
 use headwater_protocol::Cursor;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -31,6 +31,8 @@ pub struct Reader {
     opening: Option<String>,
     last_tokens: Option<Instant>,
     silent_since: Instant,
+    /// Fires at the next heartbeat or before. It is set anew only where it has fired: tokens put heartbeats off all the time.
+    timer: Option<Pin<Box<Sleep>>>,
     ended: bool,
     /// Breaks the response off where the stream runs at another origin: there it can be resumed.
     draining: CancellationToken,
@@ -62,6 +64,7 @@ impl Reader {
             opening,
             last_tokens: None,
             silent_since,
+            timer: None,
             ended: false,
             draining,
         }
@@ -102,6 +105,8 @@ impl Reader {
                         return Some(Ok(bytes));
                     }
                 }
+                // More of them, the terminal event above all, may come before.
+                Read::Held => drop(timeout_at(due, grown).await),
                 Read::Pending => {
                     if let Some(opening) = self.opening.take() {
                         self.silent_since = now;
@@ -113,12 +118,7 @@ impl Reader {
                         self.silent_since = now;
                         return Some(Ok(Bytes::from_static(frame::HEARTBEAT.as_bytes())));
                     }
-                    let news = async {
-                        match if now < due { Some(due) } else { beat } {
-                            Some(at) => drop(timeout_at(at, grown).await),
-                            None => grown.await,
-                        }
-                    };
+                    let news = wait(&mut self.timer, beat, grown);
                     tokio::select! {
                         () = news => {}
                         () = self.draining.cancelled(), if stream.runs_elsewhere() => return Some(self.broken_off().await),
@@ -145,5 +145,19 @@ impl Reader {
             (Framing::Framed, Some(opening)) => [opening.as_bytes(), &bytes].concat().into(),
             (Framing::Bare, _) => frame::bare(&bytes).into(),
         }
+    }
+}
+
+/// Waits for `news`, at the latest until `at`, or until the timer fires that was set before.
+async fn wait(timer: &mut Option<Pin<Box<Sleep>>>, at: Option<Instant>, news: impl Future<Output = ()>) {
+    let Some(at) = at else { return news.await };
+    let timer = timer.get_or_insert_with(|| Box::pin(sleep_until(at)));
+    if timer.is_elapsed() || timer.deadline() > at {
+        timer.as_mut().reset(at);
+    }
+    tokio::select! {
+        biased;
+        () = news => {}
+        () = timer => {}
     }
 }

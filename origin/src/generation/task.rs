@@ -7,7 +7,10 @@ use std::{
 };
 
 use headwater_protocol::{Kind, Problem};
-use tokio::time::timeout;
+use tokio::{
+    task::unconstrained,
+    time::{Instant, Sleep, sleep, timeout},
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{admission::Slot, failures::JournalFailures};
@@ -88,11 +91,12 @@ impl Generation {
             Ok(Err(error)) => return Ok(self.failed(error.problem())),
         };
         self.record.answered_by(answer.model(), answer.called());
+        let mut silence = Silence::new(self.limits.idle_timeout);
         loop {
-            let ready = match unless(&mut cancelled, timeout(self.limits.idle_timeout, answer.ready(MAX_BATCH))).await {
+            let ready = match unless(&mut cancelled, silence.bound(answer.ready(MAX_BATCH))).await {
                 Err(cancel) => return Ok(self.cancelled(cancel)),
-                Ok(Ok(ready)) => ready,
-                Ok(Err(_)) => return Ok(self.failed(Problem::idle_timeout())),
+                Ok(Some(ready)) => ready,
+                Ok(None) => return Ok(self.failed(Problem::idle_timeout())),
             };
             let (events, terminal) = self.take(ready, answer.model());
             if !events.is_empty() {
@@ -128,7 +132,7 @@ impl Generation {
                     }
                     self.finished(Finish::Length, None)
                 }
-                Ok(Token::Alive) => continue,
+                Ok(Token::Alive | Token::Connected) => continue,
                 Ok(Token::End { finish, usage }) => self.finished(finish, usage),
                 Err(error) => {
                     tracing::warn!(model, %error, "the model failed");
@@ -161,6 +165,35 @@ impl Generation {
     fn failed(&mut self, problem: Problem) -> Event {
         self.record.ended(problem.kind().name(), None);
         Event::Failed(problem)
+    }
+}
+
+/// Bounds each of many waits by the same time. The timer is set anew where it has fired, not for each wait.
+struct Silence {
+    longest: Duration,
+    timer: Pin<Box<Sleep>>,
+}
+
+impl Silence {
+    fn new(longest: Duration) -> Self {
+        Self { longest, timer: Box::pin(sleep(longest)) }
+    }
+
+    /// What is waited for; `None` where it doesn't come in time.
+    async fn bound<T>(&mut self, wanted: impl Future<Output = T>) -> Option<T> {
+        let (mut wanted, until) = (pin!(wanted), Instant::now() + self.longest);
+        loop {
+            tokio::select! {
+                biased;
+                came = &mut wanted => return Some(came),
+                // A flood of tokens uses the task's budget up, without which a timer never fires.
+                () = unconstrained(&mut self.timer) => {}
+            }
+            if Instant::now() >= until {
+                return None;
+            }
+            self.timer.as_mut().reset(until);
+        }
     }
 }
 

@@ -194,7 +194,7 @@ impl Answer {
     pub async fn ready(&mut self, most: usize) -> Vec<Result<Token, ModelError>> {
         let mut ready = vec![self.next().await];
         while ready.len() < most
-            && let Some(Ok(Token::Text(_) | Token::Alive)) = ready.last()
+            && let Some(Ok(Token::Text(_) | Token::Alive | Token::Connected)) = ready.last()
             && let Some(item) = self.next().now_or_never()
         {
             ready.push(item);
@@ -214,27 +214,28 @@ impl Answer {
     }
 }
 
-/// Waits for the first text, or the end: at most `longest` from one sign of life to the next. A `short` call waits only for
-/// as long as is usual, unless there is a sign of life.
+/// Waits for the first text, or the end: at most `longest` from one sign of life to the next, whether it is the model's or the
+/// connection's. A `short` call waits only for as long as the model is usually silent, unless it gives a sign of life.
 async fn first(tokens: &mut Tokens, call: &mut Call, longest: Duration, mut short: bool) -> Result<Token, ModelError> {
+    let (mut last, mut doubted) = (call.heard(), false);
     loop {
-        let item = match timeout_at(call.heard() + call.patience(longest), next(tokens)).await {
-            Ok(item) => item?,
+        let (doubt, end) = (call.heard() + call.patience(longest), last + longest);
+        match timeout_at(if doubted { end } else { doubt.min(end) }, next(tokens)).await {
+            Ok(Ok(Token::Alive)) => {
+                call.alive();
+                (last, doubted, short) = (call.heard(), false, false);
+            }
+            Ok(Ok(Token::Connected)) => last = Instant::now(),
+            Ok(item) => return item,
             Err(_) => {
-                call.silent();
-                if short {
+                if !doubted {
+                    call.silent();
+                    doubted = true;
+                }
+                if short || Instant::now() >= end {
                     return Err(ModelError::FirstTokenTimeout);
                 }
-                let late = timeout_at(call.heard() + longest, next(tokens)).await;
-                late.unwrap_or(Err(ModelError::FirstTokenTimeout))?
             }
-        };
-        match item {
-            Token::Alive => {
-                call.alive();
-                short = false;
-            }
-            item => return Ok(item),
         }
     }
 }
@@ -242,7 +243,15 @@ async fn first(tokens: &mut Tokens, call: &mut Call, longest: Duration, mut shor
 /// Listens to a probe that was silent for too long, and whose start has gone on to another model, for one sign of life. So a
 /// model is found to be well that always takes longer than a probe waits.
 async fn go_on(mut tokens: Tokens, mut call: Call, place: Place, until: Instant) {
-    match timeout_at(until, next(&mut tokens)).await {
+    let heard = async {
+        loop {
+            match next(&mut tokens).await {
+                Ok(Token::Connected) => {}
+                heard => return heard,
+            }
+        }
+    };
+    match timeout_at(until, heard).await {
         Ok(Ok(Token::Alive)) => call.alive(),
         Ok(Ok(_)) => call.answered(),
         Ok(Err(error)) => call.failed(&error),

@@ -46,6 +46,8 @@ pub enum Token {
     Text(String),
     /// A sign of life without text, such as a thought or a ping: the timeouts begin anew.
     Alive,
+    /// A sign that the connection lives, such as a comment: the timeouts begin anew, but the model may be as silent as ever.
+    Connected,
     /// The end.
     End {
         /// Why.

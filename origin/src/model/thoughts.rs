@@ -2,7 +2,8 @@
 //! what the embedded model writes.
 //!
 //! Only the beginning of an answer is looked at. Tags within an answer are text, and so is an opening tag that nothing closes
-//! before a good end: nothing of an answer is withheld for good.
+//! before the model's own end, up to 64 KiB of it. A closing tag without an opening one can't be told in time: what stands
+//! before it has been passed on.
 
 use std::{
     mem,
@@ -30,6 +31,9 @@ const TAGS: [(&str, &str); 9] = [
 
 /// The most of unclosed thoughts that is kept, bytes. Beyond it they are thoughts, whatever comes.
 const MAX_KEPT: usize = 64 * 1024;
+
+/// The most of blanks before a tag that is kept, bytes.
+const MAX_BLANK: usize = 1024;
 
 /// The text of an answer without its thoughts.
 ///
@@ -90,7 +94,7 @@ impl Thoughts {
                     self.state = State::Within { close, kept, searched, whole: true };
                     return self.apart(String::new());
                 }
-                if TAGS.iter().any(|(open, _)| open.starts_with(begun)) {
+                if kept.len() < MAX_BLANK && TAGS.iter().any(|(open, _)| open.starts_with(begun)) {
                     return String::new();
                 }
                 let kept = mem::take(kept);
@@ -115,7 +119,7 @@ impl Thoughts {
         }
     }
 
-    /// What is left to be told at an answer's end: what was kept, unless it is thoughts that a limit cut short.
+    /// What is left to be told at an answer's end: what was kept, unless it is thoughts that a limit or a filter cut short.
     pub(crate) fn end(&mut self, good: bool) -> String {
         match mem::replace(&mut self.state, State::Behind) {
             State::Before { kept } => kept,
@@ -150,7 +154,7 @@ impl<S: Stream<Item = Result<Token, ModelError>> + Unpin> Stream for WithoutThou
             Some(Ok(Token::Text(text))) => Token::Text(self.thoughts.apart(text)),
             Some(Ok(Token::End { finish, usage })) => {
                 let end = Token::End { finish, usage };
-                match self.thoughts.end(finish != Finish::Length) {
+                match self.thoughts.end(finish == Finish::Stop) {
                     withheld if withheld.is_empty() => end,
                     withheld => {
                         self.end = Some(end);
@@ -196,6 +200,8 @@ mod tests {
         assert_eq!(answer(["<think> is ", "a tag"], true), "<think> is a tag");
         assert_eq!(answer(["<think>", "hm"], false), "");
         assert_eq!(answer(["<thi"], false), "<thi");
+        let blank = "\n".repeat(MAX_BLANK);
+        assert_eq!(answer([&*blank, "a"], true), blank + "a");
         let long = "x".repeat(MAX_KEPT);
         assert_eq!(answer(["<think>", &long, "</thi", "nk>", "Hello"], true), "Hello");
         assert_eq!(answer(["<think>", &long, &long], true), "");

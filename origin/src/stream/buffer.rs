@@ -136,7 +136,9 @@ pub enum Read {
         /// Whether the last of them is the terminal event.
         terminal: bool,
     },
-    /// Nothing to be written yet; there will be.
+    /// Frames, which are held until more are there or their time has come.
+    Held,
+    /// None yet; there will be.
     Pending,
     /// The cursor is behind the terminal event.
     Ended,
@@ -192,7 +194,7 @@ impl Buffer {
         let fitting = frames.ends[first..].partition_point(|&end| end as usize <= start.saturating_add(most));
         let next = first + fitting.max(1);
         if hold && next == count && frames.terminal.is_none() {
-            return Read::Pending;
+            return Read::Held;
         }
         let range = start..frames.ends[next - 1] as usize;
         let bytes = match &frames.bytes {

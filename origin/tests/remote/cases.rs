@@ -88,6 +88,27 @@ async fn a_broken_connection_behind_the_reason_is_an_end_but_for_gemini_whose_re
 }
 
 #[tokio::test]
+async fn half_a_line_behind_the_reason_is_a_failure_and_what_follows_a_marker_is_nothing() {
+    let half = Answer::stream([send(OPENAI.with_reason()), send("data: {\"choices\":[{\"index\":0,\"del"), Step::Hang]);
+    let provider = Provider::spawn(half).await;
+    assert_eq!(answer(&OPENAI.origin(&provider, &[]).await).await.1, "failed");
+
+    let more = format!("{}Bye, bye!\n\ndata: {{\"error\":\"late\"}}\n\n", OPENAI.fixture);
+    let provider = Provider::spawn(Answer::text(&more)).await;
+    assert_eq!(answer(&OPENAI.origin(&provider, &[]).await).await, whole());
+}
+
+#[tokio::test]
+async fn where_text_came_behind_a_reason_a_broken_connection_is_a_failure_in_every_protocol() {
+    for protocol in &PROTOCOLS {
+        let (first, before) = protocol.first_token();
+        let steps = [send(protocol.with_reason()), send(before), send(first), send(protocol.with_reason()), Step::Cut];
+        let provider = Provider::spawn(Answer::stream(steps)).await;
+        assert_eq!(answer(&protocol.origin(&provider, &[]).await).await.1, "failed", "{}", protocol.model);
+    }
+}
+
+#[tokio::test]
 async fn thoughts_pings_and_comments_keep_the_timeouts_away() {
     for protocol in &PROTOCOLS {
         for sign in [protocol.sign(), ": keep-alive\n\n"] {
@@ -141,8 +162,14 @@ async fn what_only_the_operator_can_mend_is_not_retryable_and_the_log_names_the_
             (Answer::status("308 Permanent Redirect", "location: https://a.example/\r\n", ""), protocol.address),
             (Answer::status("405 Method Not Allowed", "", ""), protocol.address),
             (Answer::status("404 Not Found", "", "{\"error\":\"model 'a' not found\"}"), "--model"),
-            (Answer::status("401 Unauthorized", "", ""), if protocol.is("ollama") { "key" } else { protocol.key }),
-            (Answer::status("402 Payment Required", "", ""), if protocol.is("ollama") { "key" } else { protocol.key }),
+            (
+                Answer::status("401 Unauthorized", "", ""),
+                if protocol.is("ollama") { protocol.address } else { protocol.key },
+            ),
+            (
+                Answer::status("402 Payment Required", "", ""),
+                if protocol.is("ollama") { protocol.address } else { protocol.key },
+            ),
         ] {
             let provider = Provider::spawn(answer).await;
             let process = protocol.origin(&provider, &[]).await;
@@ -154,6 +181,20 @@ async fn what_only_the_operator_can_mend_is_not_retryable_and_the_log_names_the_
             let said = log.lines().find(|line| line.contains("the provider says")).unwrap_or_default();
             assert!(said.contains(setting), "{} {setting}: {said}", protocol.model);
         }
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_cannot_be_reached_is_told_with_the_cause_and_the_setting() {
+    for protocol in &PROTOCOLS {
+        let variables = [(protocol.address, "https://headwater.invalid"), (protocol.key, "a-key")];
+        let process = Process::spawn(&variables, &["--model", protocol.model]).await;
+        let response = process.origin.start(&json!("a")).send().await.unwrap();
+        assert_eq!(problem(response).await, (502, "model-broke-off".into()));
+        process.until_logged("the provider says").await;
+        let log = process.log();
+        let said = log.lines().find(|line| line.contains("the provider says")).unwrap_or_default();
+        assert!(said.contains(protocol.address) && said.contains("dns error"), "{said}");
     }
 }
 
@@ -269,6 +310,13 @@ async fn an_address_may_be_given_with_its_version_and_without() {
             }
         }
     };
+    let page = |request: &Request| match request.head.starts_with("post /api/v1/") {
+        true => Answer::text(OPENAI.fixture),
+        false => Answer::status("200 OK", "content-type: text/html\r\n", "<html>"),
+    };
+    let provider = Provider::spawn_with(page).await;
+    let process = Process::spawn(&[], &["--model", &format!("{}#m", provider.url("/api"))]).await;
+    assert_eq!(answer(&process).await, whole());
     for (base, served, requests) in [
         ("", "/v1/chat/completions", 2),
         ("/", "/chat/completions", 3),

@@ -283,3 +283,18 @@ async fn a_silent_model_is_not_waited_for_while_the_other_only_stumbled() {
     hanging.abort();
     assert_eq!(stumbled.await.unwrap().unwrap_err(), ModelError::FirstTokenTimeout, "no other is left to it");
 }
+
+#[tokio::test(start_paused = true)]
+async fn comments_keep_a_call_alive_and_make_no_model_well() {
+    // A gateway that sends comments, whatever its model does.
+    let (first, second) = (Fake::new("first", Says::Comments(10_000, 30)), Fake::new("second", Says::Text(10)));
+    let models = models([&first, &second]);
+    let waiting = start(&models);
+    sleep(SECOND * 3 / 2).await;
+    for _ in 0..600 {
+        assert_eq!(by(&models).await.unwrap(), "second");
+        sleep(SECOND / 10).await;
+    }
+    assert!(first.calls() < 10, "one probe at a time: {}", first.calls());
+    assert_eq!(waiting.await.unwrap().unwrap(), "first", "after five minutes, longer than the first-token timeout");
+}

@@ -6,19 +6,25 @@
 //! | a reason, usage | kept | the later one counts; the wait begins anew |
 //! | an end marker | broke off | the end |
 //! | the body's clean end | broke off | the end |
-//! | the connection breaks | broke off | the end; for Gemini broke off, whose reason may stand in every chunk |
+//! | the connection breaks | broke off | the end; broke off where reasons prove nothing, see below |
 //! | nothing, for the wait | goes on: the timeouts are the caller's | the end |
-//! | an error, a line that can't be read | failed | failed |
+//! | an error, a line that can't be read, at the end half a line | failed | failed |
+//!
+//! A reason proves nothing from Gemini, which may give it in every chunk, and where text has come behind one: then a broken
+//! connection is a failure, and the wait is longer.
 
 use std::{
     collections::VecDeque,
-    pin::Pin,
+    pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
 
-use tokio::time::{Instant, Sleep};
+use tokio::{
+    task::unconstrained,
+    time::{Instant, Sleep},
+};
 
 use super::{
     Inner,
@@ -35,8 +41,8 @@ use crate::{
 
 /// How long something may still come behind the reason: usage comes up to two seconds later.
 const WAIT: Duration = Duration::from_secs(2);
-/// The same for Gemini, whose reason may stand in every chunk: only the body's end is sure.
-const GEMINI_WAIT: Duration = Duration::from_secs(10);
+/// The same where the reason proves nothing, because it may stand in every chunk.
+const LONG_WAIT: Duration = Duration::from_secs(10);
 /// How long comments alone are signs of life: a gateway sends them whatever its model does.
 const COMMENTS: Duration = Duration::from_secs(5 * 60);
 
@@ -46,17 +52,19 @@ pub(super) struct Answer {
     /// `None` once the answer has ended.
     body: Option<Body>,
     parser: Parser,
-    said: Said,
+    progress: Progress,
     wait: Option<Pin<Box<Sleep>>>,
 }
 
 /// What was said so far.
-struct Said {
+struct Progress {
     tokens: VecDeque<Token>,
     /// Whether anything was told, and whether text was.
     some: bool,
     text: bool,
     reason: Option<Ending>,
+    /// Text came behind a reason: only the body's end is sure then. Gemini gives its reason in any chunk.
+    goes_on: bool,
     usage: Option<Usage>,
     failure: Option<Refusal>,
     /// An end marker came.
@@ -72,11 +80,12 @@ struct Said {
 impl Answer {
     pub(super) fn new(model: Arc<Inner>, body: Body) -> Self {
         let (parser, now) = (Parser::new(model.protocol()), Instant::now());
-        let said = Said {
+        let progress = Progress {
             tokens: VecDeque::new(),
             some: false,
             text: false,
             reason: None,
+            goes_on: model.protocol() == Protocol::Gemini,
             usage: None,
             failure: None,
             ended: false,
@@ -84,20 +93,28 @@ impl Answer {
             alive: now,
             last: now,
         };
-        Self { model, body: Some(body), parser, said, wait: None }
+        Self { model, body: Some(body), parser, progress, wait: None }
     }
 
     /// The next token; `None` behind the end and behind a failure.
     pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Token, ModelError>>> {
+        /// Reads without a token, after which others have their turn.
+        const MOST_READS: u32 = 64;
+        let mut reads = 0;
         loop {
-            if let Some(token) = self.said.tokens.pop_front() {
+            if let Some(token) = self.progress.tokens.pop_front() {
                 return Poll::Ready(Some(Ok(token)));
             }
-            if let Some(refusal) = self.said.failure.take() {
+            if let Some(refusal) = self.progress.failure.take() {
                 self.body = None;
                 return Poll::Ready(Some(Err(self.model.failed(refusal))));
             }
             let Some(body) = &mut self.body else { return Poll::Ready(None) };
+            if reads == MOST_READS {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            reads += 1;
             let read = match body.poll_chunk(cx) {
                 Poll::Ready(read) => read,
                 Poll::Pending => {
@@ -110,40 +127,35 @@ impl Answer {
             };
             match read {
                 Ok(Some(bytes)) => self.read(&bytes),
-                Ok(None) => {
-                    let said = &mut self.said;
-                    if let Err(fault) = self.parser.end(&mut |event| said.event(&self.model, event)) {
-                        self.unreadable(&fault);
-                    }
-                    self.end(None);
-                }
+                Ok(None) => self.end(None),
                 Err(failure) => self.end(Some(&failure)),
             }
         }
     }
 
     fn read(&mut self, bytes: &[u8]) {
-        self.said.now = Instant::now();
-        let (said, model) = (&mut self.said, &self.model);
-        if let Err(fault) = self.parser.read(bytes, &mut |event| said.event(model, event)) {
+        self.progress.now = Instant::now();
+        let (progress, model) = (&mut self.progress, &self.model);
+        if let Err(fault) = self.parser.read(bytes, &mut |event| progress.event(model, event)) {
             self.unreadable(&fault);
-        } else if self.said.ended {
+        } else if self.progress.ended {
             self.end(None);
         }
     }
 
     /// Whether the answer goes on, as far as the clock tells.
     fn waits(&mut self, cx: &mut Context<'_>) -> bool {
-        if self.said.reason.is_none() {
+        if self.progress.reason.is_none() {
             return true;
         }
-        let wait = if self.model.protocol() == Protocol::Gemini { GEMINI_WAIT } else { WAIT };
-        let until = self.said.last + wait;
+        let wait = if self.progress.goes_on { LONG_WAIT } else { WAIT };
+        let until = self.progress.last + wait;
         let sleep = self.wait.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
         if sleep.deadline() != until {
             sleep.as_mut().reset(until);
         }
-        sleep.as_mut().poll(cx).is_pending()
+        // A flood of bytes uses the task's budget up, without which a timer never fires.
+        pin!(unconstrained(sleep.as_mut())).poll(cx).is_pending()
     }
 
     fn unreadable(&mut self, fault: &Fault) {
@@ -151,55 +163,64 @@ impl Answer {
             Fault::Html => ModelError::Misconfigured(format!("{fault}; look at {}", self.model.settings().address)),
             Fault::TooLong | Fault::Unreadable(_) => ModelError::BadAnswer(fault.to_string()),
         };
-        self.said.failure.get_or_insert(Refusal::new(error));
+        self.progress.failure.get_or_insert(Refusal::new(error));
     }
 
     /// The answer is over, because of this failure or in peace.
     fn end(&mut self, failure: Option<&Failure>) {
         let Some(body) = self.body.take() else { return };
-        if self.said.failure.is_some() {
+        let (progress, model) = (&mut self.progress, &self.model);
+        // What the body ends with may be without its line end.
+        if !progress.ended
+            && (failure.is_none() || progress.reason.is_some())
+            && let Err(fault) = self.parser.end(&mut |event| progress.event(model, event))
+        {
+            self.unreadable(&fault);
+        }
+        if self.progress.failure.is_some() {
             return;
         }
         let broke = |what: &str| Some(Refusal::new(ModelError::BrokeOff(what.into())));
-        self.said.failure = match (self.said.reason, failure) {
-            (Some(Ending::Good(_) | Ending::Unknown), Some(failure)) if self.model.protocol() == Protocol::Gemini => {
+        self.progress.failure = match (self.progress.reason, failure) {
+            (Some(Ending::Good(_) | Ending::Unknown), Some(failure)) if self.progress.goes_on => {
                 Some(Refusal::broken(failure))
             }
             (Some(Ending::Good(finish)), _) => return self.finish(finish, body),
             (Some(Ending::Unknown), _) => return self.finish(Finish::Stop, body),
             (Some(Ending::Broken), _) => broke("its provider gave it up"),
             (None, Some(failure)) => Some(Refusal::broken(failure)),
-            (None, None) if self.said.some => broke("it ended without a reason"),
+            (None, None) if self.progress.some => broke("it ended without a reason"),
             (None, None) => Some(Refusal::new(ModelError::BadAnswer("it is empty; is the address right?".into()))),
         };
     }
 
     fn finish(&mut self, finish: Finish, body: Body) {
-        if !self.said.text && finish == Finish::Stop {
+        if !self.progress.text && finish == Finish::Stop {
             tracing::warn!(model = self.model.name, "the answer is empty");
         }
-        self.said.tokens.push_back(Token::End { finish, usage: self.said.usage });
+        self.progress.tokens.push_back(Token::End { finish, usage: self.progress.usage });
         body.finish();
     }
 }
 
-impl Said {
+impl Progress {
     fn event(&mut self, model: &Inner, event: Event<'_>) {
         self.some = true;
         match event {
             Event::Comment => {
                 if self.now - self.alive < COMMENTS {
-                    self.alive();
+                    self.sign(Token::Connected);
                 }
                 return;
             }
             Event::Text(text) => {
                 self.text = true;
+                self.goes_on |= self.reason.is_some();
                 self.tokens.push_back(Token::Text(text.to_owned()));
             }
-            Event::Thought(_) => self.alive(),
+            Event::Thought(_) => self.sign(Token::Alive),
             Event::Alive => {
-                self.alive();
+                self.sign(Token::Alive);
                 self.alive = self.now;
                 return;
             }
@@ -210,8 +231,8 @@ impl Said {
                 }
             }
             Event::Finish(word) => self.reason = Some(model.ending(&word)),
-            Event::Error(said) => {
-                self.failure.get_or_insert_with(|| model.in_stream(said));
+            Event::Error(error) => {
+                self.failure.get_or_insert_with(|| model.in_stream(error));
             }
             Event::End => self.ended = true,
         }
@@ -219,9 +240,9 @@ impl Said {
     }
 
     /// One sign of life is as good as many.
-    fn alive(&mut self) {
-        if self.tokens.back() != Some(&Token::Alive) {
-            self.tokens.push_back(Token::Alive);
+    fn sign(&mut self, sign: Token) {
+        if self.tokens.back() != Some(&sign) {
+            self.tokens.push_back(sign);
         }
     }
 }

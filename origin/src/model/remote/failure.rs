@@ -77,8 +77,8 @@ const MODERATED: [&str; 7] = [
 /// The settings that a failure may be the fault of, as the operator knows them.
 #[derive(Clone, Debug)]
 pub(super) struct Settings {
-    /// Where the key is set.
-    pub(super) key: &'static str,
+    /// Where the key is set; `None` where none is sent.
+    pub(super) key: Option<&'static str>,
     /// Where the address is set.
     pub(super) address: &'static str,
 }
@@ -202,10 +202,15 @@ impl<'a> Error<'a> {
     fn meaning(&self, status: Option<StatusCode>, wait: Option<Duration>, settings: &Settings) -> ModelError {
         let told = status.or_else(|| self.number()).map_or(0, |status| status.as_u16());
         let what = if told == 0 { "it told of an error".to_owned() } else { format!("status {told}") };
-        let Settings { key, address } = settings;
+        let address = settings.address;
+        let key = settings.key.unwrap_or(address);
         let account =
             || ModelError::Misconfigured(format!("{what}: the account has no credit; look at the key in {key}"));
-        let wrong_key = || ModelError::Misconfigured(format!("{what}: the key isn't accepted; look at {key}"));
+        let wrong_key = || {
+            let why =
+                if settings.key.is_some() { "the key isn't accepted" } else { "a key is wanted, and none is sent" };
+            ModelError::Misconfigured(format!("{what}: {why}; look at {key}"))
+        };
         let model = || ModelError::Misconfigured(format!("{what}: no such model; look at --model and at {address}"));
         let server = || ModelError::Misconfigured(format!("{what}: no such path; look at {address}"));
 
@@ -265,7 +270,7 @@ impl<'a> Error<'a> {
         } else if is(&["permission"]) {
             ModelError::Misconfigured(format!(
                 "{what}: the key may not use this model; look at {} and --model",
-                settings.key
+                settings.key.unwrap_or(settings.address)
             ))
         } else if is(&["not_found"]) {
             ModelError::Misconfigured(format!("{what}: no such model; look at --model and at {}", settings.address))
@@ -282,10 +287,13 @@ impl<'a> Error<'a> {
 
     /// Whether a filter refuses the prompt: whoever asks can change it.
     fn is_moderated(&self) -> bool {
+        let says = |member: Option<&Value>| {
+            member.is_some_and(|value| !matches!(value.to_string().as_str(), "null" | "\"\"" | "[]"))
+        };
         let blocked = self.objects.iter().any(|object| {
-            object.pointer("/promptFeedback/blockReason").or(object.pointer("/prompt_feedback/block_reason")).is_some()
-                || object.pointer("/metadata/reasons").is_some()
-                || object.pointer("/metadata/flagged_input").is_some()
+            says(object.pointer("/promptFeedback/blockReason").or(object.pointer("/prompt_feedback/block_reason")))
+                || says(object.pointer("/metadata/reasons"))
+                || says(object.pointer("/metadata/flagged_input"))
         });
         blocked || self.is_named(&MODERATED) || self.says(&["content filtering policy", "violating our usage policy"])
     }
@@ -320,8 +328,9 @@ pub(super) fn is_identifier(text: &str) -> bool {
 /// RFC 9110 section 10.2.3: seconds, or a date. Fractions, and milliseconds in a header of their own, are providers' habits.
 fn wait_of(headers: &HeaderMap) -> Option<Duration> {
     let told = |name: &str| headers.get(name)?.to_str().ok().map(str::trim);
-    if let Some(millis) = told(RETRY_AFTER_MS).and_then(|millis| millis.parse::<f64>().ok()) {
-        return seconds(&(millis / 1e3).to_string());
+    let millis = told(RETRY_AFTER_MS).and_then(|millis| seconds(&(millis.parse::<f64>().ok()? / 1e3).to_string()));
+    if millis.is_some() {
+        return millis;
     }
     let value = told(RETRY_AFTER.as_str())?;
     seconds(value.strip_suffix('s').unwrap_or(value)).or_else(|| {

@@ -1,18 +1,18 @@
 //! Models behind a provider's API.
 //!
 //! # Layout
-//! - [`setup`]: from the settings to a server: its address, its key.
-//! - [`provider`]: asks the server, and reads the status of its answer.
-//! - [`answer`]: from the answer's body to tokens; `finish`: what the words for an end mean.
-//! - [`parser`]: from bytes to events, a file for each protocol.
-//! - [`request`]: what is sent, in each protocol; `failure`: what refusals and errors mean.
-//! - [`connections`]: HTTP/1.1 and HTTP/2 to the server.
+//! - `setup`: from the settings to a server: its address, its key.
+//! - `provider`: asks the server, and reads the status of its answer.
+//! - `answer`: from the answer's body to tokens; `finish`: what the words for an end mean.
+//! - `parser`: from bytes to events, a file for each protocol.
+//! - `request`: what is sent, in each protocol; `failure`: what refusals and errors mean.
+//! - `connections`: HTTP/1.1 and HTTP/2 to the server.
 
 mod answer;
 mod connections;
 mod failure;
 mod finish;
-pub mod parser;
+mod parser;
 mod provider;
 mod request;
 mod setup;
@@ -179,7 +179,8 @@ impl Inner {
     /// An error within an answer.
     fn in_stream(&self, said: &[u8]) -> Refusal {
         let failure = failure::in_stream(said, self.settings());
-        Refusal { error: failure.error, names: failure.names, words: String::from_utf8_lossy(said).into_owned() }
+        let words = String::from_utf8_lossy(said).into_owned();
+        Refusal { names: failure.names, words, ..Refusal::new(failure.error) }
     }
 
     /// Logs a failure: with the provider's own words, cut short, only where prompts may be logged or at level debug, since
@@ -187,10 +188,10 @@ impl Inner {
     fn failed(&self, refusal: Refusal) -> ModelError {
         /// Characters.
         const LONGEST: usize = 500;
-        let Refusal { error, names, words } = refusal;
+        let Refusal { error, names, words, cause } = refusal;
         let logged = self.log_words || tracing::enabled!(tracing::Level::DEBUG);
         let words = logged.then(|| self.without_key(&words).chars().take(LONGEST).collect::<String>());
-        tracing::warn!(model = self.name, %error, names = self.without_key(&names), words, "the provider says");
+        tracing::warn!(model = self.name, %error, cause, names = self.without_key(&names), words, "the provider says");
         error
     }
 

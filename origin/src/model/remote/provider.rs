@@ -48,6 +48,8 @@ pub(super) struct Refusal {
     pub(super) names: String,
     /// Its own words. They may repeat the prompt.
     pub(super) words: String,
+    /// What broke a connection.
+    pub(super) cause: String,
 }
 
 impl Provider {
@@ -78,17 +80,26 @@ impl Provider {
     /// # Errors
     /// The server can't be reached, or refuses.
     pub(super) async fn ask(&self, request: &Request) -> Result<Body, Refusal> {
-        let mut variant = *self.variant.lock();
+        let first = *self.variant.lock();
+        let mut variant = first;
         loop {
             let response = self.send(request, variant).await?;
             if response.head.status.is_success() {
-                self.check(&response)?;
+                match Self::unfit(&response) {
+                    // Some servers answer a path that they don't know with their web page.
+                    Some(Unfit::Html) if self.has_other_path(variant) => {
+                        variant.other_path = true;
+                        continue;
+                    }
+                    Some(unfit) => return Err(self.misconfigured(&unfit.to_string())),
+                    None => {}
+                }
                 *self.variant.lock() = variant;
                 return Ok(response.body);
             }
             let (status, headers) = (response.head.status, response.head.headers);
             let body = refusal_body(response.body).await;
-            match self.another(status, &body, variant) {
+            match self.another(status, &body, first, variant) {
                 Some(other) => variant = other,
                 None => return Err(self.refusal(status, &headers, &body)),
             }
@@ -117,13 +128,15 @@ impl Provider {
                 headers.insert(name, value);
             }
         }
-        self.connections.send(sent).await.map_err(|failure| Refusal::connection(&failure))
+        self.connections.send(sent).await.map_err(|failure| Refusal::connection(&failure, self.server.settings.address))
     }
 
     /// What to try once more after this refusal, if there is something.
-    fn another(&self, status: StatusCode, body: &[u8], variant: Variant) -> Option<Variant> {
+    fn another(&self, status: StatusCode, body: &[u8], first: Variant, variant: Variant) -> Option<Variant> {
         if matches!(status, StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED) {
-            return (self.paths.1.is_some() && !variant.other_path).then_some(Variant { other_path: true, ..variant });
+            // One that knows no such model knows the path.
+            let other = self.has_other_path(variant) && !failure::names_field(body, "model");
+            return other.then_some(Variant { other_path: true, ..variant });
         }
         let refused = matches!(status, StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY);
         if self.server.protocol != Protocol::OpenAi || !refused || failure::is_too_long(body) {
@@ -133,9 +146,13 @@ impl Provider {
         let mut other = variant;
         other.no_stream_options |= failure::names_field(body, "stream_options");
         let limit = if variant.completion_tokens { "max_completion_tokens" } else { "max_tokens" };
-        let renamed = variant.completion_tokens != self.variant.lock().completion_tokens;
+        let renamed = variant.completion_tokens != first.completion_tokens;
         other.completion_tokens ^= !renamed && failure::names_field(body, limit);
         (other != variant).then_some(other)
+    }
+
+    fn has_other_path(&self, variant: Variant) -> bool {
+        self.paths.1.is_some() && !variant.other_path
     }
 
     fn refusal(&self, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Refusal {
@@ -149,43 +166,56 @@ impl Provider {
             },
             error => error,
         };
-        Refusal { error, names, words: String::from_utf8_lossy(body).into_owned() }
+        Refusal { names, words: String::from_utf8_lossy(body).into_owned(), ..Refusal::new(error) }
     }
 
-    /// Looks whether a good status means an answer.
-    fn check(&self, response: &Response) -> Result<(), Refusal> {
-        let header =
-            |name| response.head.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().trim();
-        let encoding = header(CONTENT_ENCODING);
-        let address = self.server.settings.address;
-        let what = if !matches!(&*encoding.to_ascii_lowercase(), "" | "identity" | "none") {
-            "it is compressed, which wasn't asked for".to_owned()
-        } else if header(CONTENT_TYPE).to_ascii_lowercase().starts_with("text/html") {
-            "it is an HTML page".to_owned()
-        } else {
-            return Ok(());
+    /// Why an answer with a good status is none, where its head tells.
+    fn unfit(response: &Response) -> Option<Unfit> {
+        let header = |name| {
+            let value = response.head.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+            value.trim().to_ascii_lowercase()
         };
-        Err(Refusal::new(ModelError::Misconfigured(format!("{what}; look at {address}"))))
+        if !matches!(&*header(CONTENT_ENCODING), "" | "identity" | "none") {
+            Some(Unfit::Compressed)
+        } else if header(CONTENT_TYPE).starts_with("text/html") {
+            Some(Unfit::Html)
+        } else {
+            None
+        }
     }
+
+    fn misconfigured(&self, what: &str) -> Refusal {
+        let address = self.server.settings.address;
+        Refusal::new(ModelError::Misconfigured(format!("{what}; look at {address}")))
+    }
+}
+
+/// Why an answer is none.
+#[derive(Debug, thiserror::Error)]
+enum Unfit {
+    #[error("it is compressed, which wasn't asked for")]
+    Compressed,
+    #[error("it is an HTML page")]
+    Html,
 }
 
 impl Refusal {
     pub(super) fn new(error: ModelError) -> Self {
-        Self { error, names: String::new(), words: String::new() }
+        Self { error, names: String::new(), words: String::new(), cause: String::new() }
     }
 
     /// A connection that couldn't be made, or broke before an answer.
-    fn connection(failure: &connections::Failure) -> Self {
+    fn connection(failure: &connections::Failure, address: &str) -> Self {
         let what = match failure {
-            connections::Failure::Unreachable(_) => "its server can't be reached",
-            connections::Failure::Broke(_) => "the connection broke before an answer",
+            connections::Failure::Unreachable(_) => format!("its server can't be reached; look at {address}"),
+            connections::Failure::Broke(_) => "the connection broke before an answer".into(),
         };
-        Self { words: failure.to_string(), ..Self::new(ModelError::BadAnswer(what.into())) }
+        Self { cause: failure.to_string(), ..Self::new(ModelError::BadAnswer(what)) }
     }
 
     /// A connection that broke within an answer.
     pub(super) fn broken(failure: &connections::Failure) -> Self {
-        Self { words: failure.to_string(), ..Self::new(ModelError::BrokeOff("the connection broke".into())) }
+        Self { cause: failure.to_string(), ..Self::new(ModelError::BrokeOff("the connection broke".into())) }
     }
 }
 

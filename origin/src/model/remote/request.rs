@@ -96,12 +96,12 @@ pub(super) fn body(protocol: Protocol, request: &Request, variant: Variant) -> V
 
 /// A message as three of the protocols have it.
 #[derive(Serialize)]
-struct Said<'a> {
+struct ChatMessage<'a> {
     role: &'static str,
     content: &'a str,
 }
 
-impl<'a> Said<'a> {
+impl<'a> ChatMessage<'a> {
     fn all(request: &'a Request) -> impl Iterator<Item = Self> {
         request.messages.iter().map(|message| {
             let role = match message.role {
@@ -122,7 +122,7 @@ impl<'a> Said<'a> {
 #[derive(Serialize)]
 struct OpenAi<'a> {
     model: &'a str,
-    messages: Vec<Said<'a>>,
+    messages: Vec<ChatMessage<'a>>,
     stream: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     stream_options: Option<StreamOptions>,
@@ -143,7 +143,7 @@ impl<'a> OpenAi<'a> {
         let (max_tokens, max_completion_tokens) = if variant.completion_tokens { (None, limit) } else { (limit, None) };
         Self {
             model: &request.model,
-            messages: Said::with_system(request),
+            messages: ChatMessage::with_system(request),
             stream: true,
             stream_options: (!variant.no_stream_options).then_some(StreamOptions { include_usage: true }),
             max_tokens,
@@ -157,7 +157,7 @@ struct Anthropic<'a> {
     model: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     system: Option<&'a str>,
-    messages: Vec<Said<'a>>,
+    messages: Vec<ChatMessage<'a>>,
     stream: bool,
     max_tokens: u32,
 }
@@ -165,7 +165,7 @@ struct Anthropic<'a> {
 impl<'a> Anthropic<'a> {
     fn new(request: &'a Request) -> Self {
         let Request { model, system, max_tokens, .. } = request;
-        let messages = Said::all(request).collect();
+        let messages = ChatMessage::all(request).collect();
         Self { model, system: system.as_deref(), messages, stream: true, max_tokens: *max_tokens }
     }
 }
@@ -217,7 +217,7 @@ impl<'a> Gemini<'a> {
 #[derive(Serialize)]
 struct Ollama<'a> {
     model: &'a str,
-    messages: Vec<Said<'a>>,
+    messages: Vec<ChatMessage<'a>>,
     stream: bool,
     options: Options,
 }
@@ -230,7 +230,7 @@ struct Options {
 impl<'a> Ollama<'a> {
     fn new(request: &'a Request) -> Self {
         let options = Options { num_predict: request.max_tokens };
-        Self { model: &request.model, messages: Said::with_system(request), stream: true, options }
+        Self { model: &request.model, messages: ChatMessage::with_system(request), stream: true, options }
     }
 }
 

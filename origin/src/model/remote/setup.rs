@@ -101,7 +101,7 @@ impl Server {
                 protocol: Protocol::OpenAi,
                 base: base.clone(),
                 key: key(SERVER_KEY, &variable)?,
-                settings: Settings { key: SERVER_KEY, address: "--model" },
+                settings: Settings { key: Some(SERVER_KEY), address: "--model" },
                 is_openai: false,
             },
             Api::Provider(provider) => {
@@ -117,10 +117,7 @@ impl Server {
                     }
                     None => None,
                 };
-                let settings = Settings {
-                    key: provider.key.unwrap_or("the environment"),
-                    address: provider.address_variable.unwrap_or("--model"),
-                };
+                let settings = Settings { key: provider.key, address: provider.address_variable.unwrap_or("--model") };
                 Self { protocol: provider.protocol, base: base.under(provider.path), key, settings, is_openai }
             }
         };

@@ -25,6 +25,8 @@ pub(super) enum Says {
     Fails(ModelError, u64),
     /// A sign of life, every so many milliseconds, so often; then its text.
     Thinks(u64, u64),
+    /// A sign of the connection's life, in the same way; then its text.
+    Comments(u64, u64),
     Nothing,
 }
 
@@ -73,13 +75,14 @@ impl Model for Fake {
         self.open.fetch_add(1, Relaxed);
         let (open, says) = (Open(self.open.clone()), self.says.lock().unwrap().clone());
         let text = || Ok(Token::Text("a".into()));
+        let sign = if let Says::Comments(..) = says { Token::Connected } else { Token::Alive };
         let (first, every, times) = match says {
             Says::Text(after) => (Some(text()), after, 0),
             Says::Fails(error, after) => (Some(Err(error)), after, 0),
-            Says::Thinks(every, times) => (Some(text()), every, times),
+            Says::Thinks(every, times) | Says::Comments(every, times) => (Some(text()), every, times),
             Says::Nothing => (None, 0, 0),
         };
-        let signs = stream::iter((0..times).map(|_| Some(Ok(Token::Alive))));
+        let signs = stream::iter((0..times).map(move |_| Some(Ok(sign.clone()))));
         let end = Ok(Token::End { finish: Finish::Stop, usage: None });
         let items = signs.chain(stream::iter([first, Some(end)])).enumerate().then(move |(index, item)| {
             let _open = &open;

@@ -5,11 +5,15 @@
 
 use std::{
     pin::{Pin, pin},
-    sync::Arc,
-    task::{Context, Poll, Waker, ready},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+    task::{Context, Poll, Wake, Waker, ready},
 };
 
 use bytes::Bytes;
+use futures::task::AtomicWaker;
 use http::{HeaderValue, Request, Uri, header::HOST, response::Parts};
 use http_body_util::Full;
 use hyper::{
@@ -29,16 +33,40 @@ pub(super) struct Connection {
     sender: SendRequest<Full<Bytes>>,
     /// `None` once it has ended.
     inner: Option<http1::Connection<TokioIo<Wire>, Full<Bytes>>>,
-    /// What it ended of, and the bytes that were read and belong to no answer.
+    /// Why it ended, and the bytes that were read and belong to no answer.
     end: Option<(String, Bytes)>,
 }
 
 /// The body of an answer, and the connection under it.
 pub(super) struct Body {
     incoming: Incoming,
+    wakes: Arc<Wakes>,
     /// `None` after the end.
     connection: Option<Box<Connection>>,
     pool: Arc<Pool>,
+}
+
+/// Wakes the task that reads a body, but not for what the task does itself: hyper's body wakes its connection for each piece
+/// that is taken from it, and that connection is polled by the same task.
+#[derive(Default)]
+struct Wakes {
+    task: AtomicWaker,
+    /// The task polls: it looks at `woken` before it waits.
+    polling: AtomicBool,
+    woken: AtomicBool,
+}
+
+impl Wake for Wakes {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.woken.store(true, SeqCst);
+        if !self.polling.load(SeqCst) {
+            self.task.wake();
+        }
+    }
 }
 
 impl Connection {
@@ -75,7 +103,7 @@ impl Connection {
         let (cause, unsent) = match answered.await {
             Some(Ok(response)) => {
                 let (head, incoming) = response.into_parts();
-                return Ok((head, Body { incoming, connection: Some(self), pool }));
+                return Ok((head, Body { incoming, wakes: Arc::default(), connection: Some(self), pool }));
             }
             Some(Err(mut error)) => (chain(error.error()), error.take_message().is_some()),
             None => (String::from("the connection ended"), false),
@@ -102,7 +130,7 @@ impl Body {
     /// The next bytes; `None` at the clean end, where the connection goes back to the pool.
     pub(super) fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Failure>> {
         let Some(connection) = &mut self.connection else { return Poll::Ready(Ok(None)) };
-        let ended = match ready!(next(&mut self.incoming, connection, cx)) {
+        let ended = match ready!(next(&mut self.incoming, connection, &self.wakes, cx)) {
             Some(Ok(bytes)) => return Poll::Ready(Ok(Some(bytes))),
             Some(Err(cause)) => Err(Failure::Broke(cause)),
             None => Ok(None),
@@ -117,15 +145,39 @@ impl Body {
     }
 }
 
-/// The body's next bytes, or what it broke off of.
+/// The body's next bytes, or why it broke off.
 fn next(
+    incoming: &mut Incoming,
+    connection: &mut Connection,
+    wakes: &Arc<Wakes>,
+    cx: &mut Context<'_>,
+) -> Poll<Option<Result<Bytes, String>>> {
+    let waker = Waker::from(wakes.clone());
+    wakes.task.register(cx.waker());
+    // Once more is enough where the task has woken itself; whatever wakes it each time has to let others run.
+    for _ in 0..2 {
+        wakes.polling.store(true, SeqCst);
+        wakes.woken.store(false, SeqCst);
+        let next = advance(incoming, connection, &mut Context::from_waker(&waker));
+        wakes.polling.store(false, SeqCst);
+        // Woken before the line above: nobody else looks.
+        if next.is_ready() || !wakes.woken.load(SeqCst) {
+            return next;
+        }
+    }
+    cx.waker().wake_by_ref();
+    Poll::Pending
+}
+
+/// Takes what is there of the body, else what the connection then has.
+fn advance(
     incoming: &mut Incoming,
     connection: &mut Connection,
     cx: &mut Context<'_>,
 ) -> Poll<Option<Result<Bytes, String>>> {
     let mut advanced = false;
     loop {
-        // A waker of its own would wake this very task, which looks again by itself.
+        // Only what the connection does makes the body ready.
         match Pin::new(&mut *incoming).poll_frame(&mut Context::from_waker(Waker::noop())) {
             // Trailers say nothing about a text.
             Poll::Ready(Some(Ok(frame))) => match frame.into_data() {

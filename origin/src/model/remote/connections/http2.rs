@@ -116,7 +116,7 @@ impl Body {
                     return Poll::Ready(Ok(Some(bytes)));
                 }
                 // RFC 9113 section 8.1: the answer is whole, and the server doesn't want the rest of the request.
-                Some(Err(error)) if error.reason() == Some(Reason::NO_ERROR) && error.is_reset() => Ok(None),
+                Some(Err(error)) if error.reason() == Some(Reason::NO_ERROR) && self.stream.is_end_stream() => Ok(None),
                 Some(Err(error)) => Err(Failure::Broke(chain(&error))),
                 None => Ok(None),
             };
@@ -166,7 +166,7 @@ enum Awaited {
     Pong,
 }
 
-/// Drives a connection; says what it ended of.
+/// Drives a connection; says why it ended.
 ///
 /// | awaited  | it comes            | the time is over                                    |
 /// |----------|---------------------|-----------------------------------------------------|

@@ -133,7 +133,7 @@ impl Pool {
         self.state.lock().shared.iter().find(|shared| shared.number == number).is_none_or(|shared| shared.used > 0)
     }
 
-    /// Forgets an HTTP/2 connection that has ended of `cause`.
+    /// Forgets an HTTP/2 connection that has ended because of `cause`.
     pub(super) fn closed(self: &Arc<Self>, number: u64, cause: &str) {
         let mut state = self.state.lock();
         state.shared.retain(|shared| shared.number != number);

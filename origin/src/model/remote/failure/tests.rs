@@ -2,7 +2,7 @@ use serde_json::json;
 
 use super::*;
 
-const SETTINGS: Settings = Settings { key: "A_KEY", address: "AN_ADDRESS" };
+const SETTINGS: Settings = Settings { key: Some("A_KEY"), address: "AN_ADDRESS" };
 
 fn headers(named: &[(&'static str, &str)]) -> HeaderMap {
     named.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect()
@@ -19,6 +19,7 @@ fn a_wait_is_honoured_in_every_spelling_and_bounded() {
     assert_eq!(wait(&[("retry-after", "2.5s")]), Some(3));
     assert_eq!(wait(&[("retry-after-ms", "1500")]), Some(2));
     assert_eq!(wait(&[("retry-after-ms", "1500"), ("retry-after", "9")]), Some(2));
+    assert_eq!(wait(&[("retry-after-ms", "-1"), ("retry-after", "30")]), Some(30));
     assert_eq!(wait(&[("retry-after", "99999999999")]), Some(3600));
     assert_eq!(wait(&[("retry-after", "1e400")]), Some(3600));
     let date = httpdate::fmt_http_date(SystemTime::now() + Duration::from_secs(100));

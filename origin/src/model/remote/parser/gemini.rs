@@ -3,10 +3,10 @@
 //! Its names are in camel case. Proxies that make the JSON themselves send snake case.
 
 use super::{
-    Event, Said,
+    Delta, Event,
     object::{Maybe, object},
     text::Text,
-    value::{Choice, Choices, Count, Raw, count, says_something, word},
+    value::{Choice, Choices, Count, Raw, count, reason, says_something, word},
 };
 use crate::stream::Usage;
 
@@ -66,30 +66,30 @@ impl Choice for Candidate<'_> {
     }
 }
 
-pub(super) fn read(json: &[u8], tell: &mut dyn FnMut(Said<'_>)) -> serde_json::Result<()> {
+pub(super) fn read(json: &[u8], tell: &mut dyn FnMut(Delta<'_>)) -> serde_json::Result<()> {
     let response: Response<'_> = serde_json::from_slice(json)?;
     let none = Choices::default();
     let candidates = response.candidates.as_ref().unwrap_or(&none);
-    tell(Said::Choices { first: candidates.has_first(), others: candidates.others });
+    tell(Delta::Choices { first: candidates.has_first(), others: candidates.others });
     for candidate in candidates.iter() {
         let parts = candidate.content.as_ref().and_then(|content| content.parts.as_ref());
         for part in parts.into_iter().flatten() {
             match &part.text {
-                Some(text) if says_something(part.thought) => tell(Said::Thought(&text.0)),
-                Some(text) => tell(Said::Text(&text.0)),
+                Some(text) if says_something(part.thought) => tell(Delta::Thought(&text.0)),
+                Some(text) => tell(Delta::Text(&text.0)),
                 None => {}
             }
         }
-        if let Some(reason) = word(candidate.finish_reason).filter(|reason| !reason.ends_with(UNSPECIFIED)) {
-            tell(Said::Other(Event::Finish(reason)));
+        if let Some(reason) = reason(candidate.finish_reason).filter(|reason| !reason.ends_with(UNSPECIFIED)) {
+            tell(Delta::Other(Event::Finish(reason)));
         }
     }
     if let Some(usage) = response.usage.and_then(|usage| usage.0).and_then(|tokens| tokens.usage()) {
-        tell(Said::Other(Event::Usage(usage)));
+        tell(Delta::Other(Event::Usage(usage)));
     }
     let blocked = response.feedback.and_then(|feedback| word(feedback.0?.block_reason));
     if blocked.is_some_and(|reason| !reason.ends_with(UNSPECIFIED)) || says_something(response.error) {
-        tell(Said::Other(Event::Error(json)));
+        tell(Delta::Other(Event::Error(json)));
     }
     Ok(())
 }

@@ -1,10 +1,10 @@
 //! What a provider's body says: bytes in, events out. No I/O, no clock.
 //!
 //! # Layout
-//! - [`openai`], [`anthropic`], [`gemini`], [`ollama`]: a protocol each: one JSON value in, events out.
-//! - [`sse`], [`json`]: how the values are separated: as data of Server-Sent Events, or one behind the other.
-//! - [`object`]: objects of which some members are read; [`content`], [`value`]: members that aren't always what they should
-//!   be; [`text`]: text that is cut within a character.
+//! - `openai`, `anthropic`, `gemini`, `ollama`: a protocol each: one JSON value in, events out.
+//! - `sse`, `json`: how the values are separated: as data of Server-Sent Events, or one behind the other.
+//! - `object`: objects of which some members are read; `content`, `value`: members that aren't always what they should
+//!   be; `text`: text that is cut within a character.
 //!
 //! The separation is told by the first byte of a body and not by its content type or protocol: servers that were asked for
 //! a stream answer with one JSON value, and gateways make one of the other.
@@ -94,6 +94,8 @@ struct Speech {
     /// Which choices have come: the first, and others.
     first: bool,
     others: bool,
+    /// An end marker has come. What a server has behind it is no part of the answer.
+    ended: bool,
 }
 
 /// The protocol, and what it remembers of the values before.
@@ -106,7 +108,7 @@ enum Dialect {
 }
 
 /// What a protocol tells of one JSON value.
-enum Said<'a> {
+enum Delta<'a> {
     Text(&'a [u8]),
     Thought(&'a [u8]),
     Other(Event<'a>),
@@ -128,8 +130,14 @@ impl Parser {
             Protocol::Gemini => Dialect::Gemini,
             Protocol::Ollama => Dialect::Ollama,
         };
-        let speech =
-            Speech { dialect, text: Joiner::default(), thoughts: Joiner::default(), first: false, others: false };
+        let speech = Speech {
+            dialect,
+            text: Joiner::default(),
+            thoughts: Joiner::default(),
+            first: false,
+            others: false,
+            ended: false,
+        };
         Self { separation: Separation::Unknown { mark: 0 }, speech }
     }
 
@@ -138,6 +146,16 @@ impl Parser {
     /// # Errors
     /// The body can't be read; all that was readable before is told.
     pub fn read(&mut self, bytes: &[u8], tell: &mut dyn FnMut(Event<'_>)) -> Result<(), Fault> {
+        if self.speech.ended {
+            return Ok(());
+        }
+        match self.read_on(bytes, tell) {
+            Err(_) if self.speech.ended => Ok(()),
+            read => read,
+        }
+    }
+
+    fn read_on(&mut self, bytes: &[u8], tell: &mut dyn FnMut(Event<'_>)) -> Result<(), Fault> {
         let Self { separation, speech } = self;
         match separation {
             Separation::Events(events) => events.read(bytes, &mut |item| speech.item(item, tell)),
@@ -147,8 +165,8 @@ impl Parser {
                     // One JSON value and then events: a gateway that answers as it was asked, and ends as a stream ends.
                     let unread = values.unread();
                     *separation = Separation::Events(Events::default());
-                    self.read(unread, tell)?;
-                    self.read(&bytes[read..], tell)?;
+                    self.read_on(unread, tell)?;
+                    self.read_on(&bytes[read..], tell)?;
                 }
                 Ok(())
             }
@@ -176,7 +194,7 @@ impl Parser {
                     _ => Separation::Events(Events::default()),
                 };
                 *separation = next;
-                self.read(body, tell)
+                self.read_on(body, tell)
             }
         }
     }
@@ -187,12 +205,14 @@ impl Parser {
     /// It ends within an event, or only choices that weren't asked for have come.
     pub fn end(&mut self, tell: &mut dyn FnMut(Event<'_>)) -> Result<(), Fault> {
         let Self { separation, speech } = self;
-        match separation {
-            Separation::Unknown { .. } => {}
-            Separation::Events(events) => events.end(&mut |item| speech.item(item, tell))?,
-            Separation::Values(values) => values.end()?,
+        if !speech.ended {
+            match separation {
+                Separation::Unknown { .. } => {}
+                Separation::Events(events) => events.end(&mut |item| speech.item(item, tell))?,
+                Separation::Values(values) => values.end()?,
+            }
+            speech.end(tell);
         }
-        speech.end(tell);
         if speech.others && !speech.first { Err(Fault::Unreadable("it has no first choice".into())) } else { Ok(()) }
     }
 }
@@ -200,6 +220,7 @@ impl Parser {
 impl Speech {
     fn item(&mut self, item: Item<'_>, tell: &mut dyn FnMut(Event<'_>)) -> Result<Data, Fault> {
         match item {
+            _ if self.ended => Ok(Data::Whole),
             Item::Comment => {
                 tell(Event::Comment);
                 Ok(Data::Whole)
@@ -214,10 +235,7 @@ impl Speech {
 
     fn data(&mut self, event: &[u8], data: &[u8], tell: &mut dyn FnMut(Event<'_>)) -> Result<Data, Fault> {
         match data {
-            _ if is_end_marker(data) => {
-                self.end(tell);
-                tell(Event::End);
-            }
+            _ if is_end_marker(data) => self.end_marked(tell),
             _ if event == b"error" => match serde_json::from_slice::<IgnoredAny>(data) {
                 Err(error) if error.is_eof() && !data.is_empty() => return Ok(Data::GoesOn),
                 _ => tell(Event::Error(data)),
@@ -225,7 +243,7 @@ impl Speech {
             b"" | b"null" => tell(Event::Comment),
             _ => match self.json(event, data, tell) {
                 Err(error) if error.is_eof() => return Ok(Data::GoesOn),
-                Err(error) if error.is_syntax() && (is_heartbeat(event) || is_heartbeat(data)) => tell(Event::Comment),
+                Err(_) if is_heartbeat(event) || is_heartbeat(data) => tell(Event::Comment),
                 read => read.map_err(|error| unreadable(&error))?,
             },
         }
@@ -239,22 +257,22 @@ impl Speech {
     /// Tells what one JSON value says; nothing where it can't be read.
     fn json(&mut self, event: &[u8], json: &[u8], tell: &mut dyn FnMut(Event<'_>)) -> serde_json::Result<()> {
         let (mut silent, mut ended) = (true, false);
-        let told = &mut |said: Said<'_>| match said {
-            Said::Text(b"") | Said::Thought(b"") => {}
-            Said::Text(text) => self.text.push(text, |text| {
+        let told = &mut |said: Delta<'_>| match said {
+            Delta::Text(b"") | Delta::Thought(b"") => {}
+            Delta::Text(text) => self.text.push(text, |text| {
                 silent = false;
                 tell(Event::Text(text));
             }),
-            Said::Thought(text) => self.thoughts.push(text, |text| {
+            Delta::Thought(text) => self.thoughts.push(text, |text| {
                 silent = false;
                 tell(Event::Thought(text.into()));
             }),
-            Said::Other(Event::End) => ended = true,
-            Said::Other(event) => {
+            Delta::Other(Event::End) => ended = true,
+            Delta::Other(event) => {
                 silent = false;
                 tell(event);
             }
-            Said::Choices { first, others } => {
+            Delta::Choices { first, others } => {
                 self.first |= first;
                 self.others |= others;
             }
@@ -266,12 +284,17 @@ impl Speech {
             Dialect::Ollama => ollama::read(json, told),
         }?;
         if ended {
-            self.end(tell);
-            tell(Event::End);
+            self.end_marked(tell);
         } else if silent {
             tell(Event::Alive);
         }
         Ok(())
+    }
+
+    fn end_marked(&mut self, tell: &mut dyn FnMut(Event<'_>)) {
+        self.end(tell);
+        self.ended = true;
+        tell(Event::End);
     }
 
     /// Nothing follows that could complete a character.
@@ -291,6 +314,7 @@ fn trim(mut data: &[u8]) -> &[u8] {
 
 /// Whether the name or the data of an event only says that the connection lives.
 fn is_heartbeat(word: &[u8]) -> bool {
+    let word = word.strip_prefix(b"\"").and_then(|word| word.strip_suffix(b"\"")).unwrap_or(word);
     [&b"ping"[..], b"pong", b"keep-alive", b"keepalive", b"keep_alive", b"heartbeat"]
         .into_iter()
         .any(|heartbeat| word.eq_ignore_ascii_case(heartbeat))

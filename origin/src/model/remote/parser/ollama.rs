@@ -1,10 +1,10 @@
 //! Ollama's chat. Source: <https://github.com/ollama/ollama/blob/main/docs/api.md>.
 
 use super::{
-    Event, Said,
+    Delta, Event,
     object::{Maybe, object},
     text::Text,
-    value::{Count, Raw, count, says_something, word},
+    value::{Count, Raw, count, reason, says_something},
 };
 use crate::stream::Usage;
 
@@ -27,27 +27,27 @@ object! {
     }
 }
 
-pub(super) fn read(json: &[u8], tell: &mut dyn FnMut(Said<'_>)) -> serde_json::Result<()> {
+pub(super) fn read(json: &[u8], tell: &mut dyn FnMut(Delta<'_>)) -> serde_json::Result<()> {
     let line: Line<'_> = serde_json::from_slice(json)?;
     if let Some(message) = line.message.and_then(|message| message.0) {
         if let Some(thinking) = message.thinking {
-            tell(Said::Thought(&thinking.0));
+            tell(Delta::Thought(&thinking.0));
         }
         if let Some(content) = message.content {
-            tell(Said::Text(&content.0));
+            tell(Delta::Text(&content.0));
         }
     }
     let (input, output) = (count(line.prompt_eval_count), count(line.eval_count));
     if input.is_some() || output.is_some() {
         let usage = Usage { input_tokens: input.unwrap_or(0), output_tokens: output.unwrap_or(0) };
-        tell(Said::Other(Event::Usage(usage)));
+        tell(Delta::Other(Event::Usage(usage)));
     }
     if says_something(line.done) {
         // Older releases have no reason.
-        tell(Said::Other(Event::Finish(word(line.done_reason).unwrap_or("stop".into()))));
+        tell(Delta::Other(Event::Finish(reason(line.done_reason).unwrap_or("stop".into()))));
     }
     if says_something(line.error) {
-        tell(Said::Other(Event::Error(json)));
+        tell(Delta::Other(Event::Error(json)));
     }
     Ok(())
 }

@@ -2,11 +2,11 @@
 //! Source: <https://platform.openai.com/docs/api-reference/chat-streaming>; for the others see docs/PROVIDERS.md.
 
 use super::{
-    Event, Said,
+    Delta, Event,
     content::Content,
     object::object,
     text::Text,
-    value::{Choice as Indexed, Choices, Count, Raw, count, member, says_something, word},
+    value::{Choice as Indexed, Choices, Count, Raw, count, member, reason, says_something, word},
 };
 use crate::stream::Usage;
 
@@ -44,6 +44,7 @@ object! {
         errors: Raw<'a> = b"errors",
         detail: Raw<'a> = b"detail" | b"fault",
         message: Raw<'a> = b"message",
+        kind: Raw<'a> = b"type",
     }
 }
 
@@ -101,8 +102,11 @@ object! {
 
 object! {
     struct Tokens<'a> {
-        prompt: Count = b"prompt_tokens" | b"input_tokens" | b"inputTokens",
-        completion: Count = b"completion_tokens" | b"output_tokens" | b"outputTokens",
+        prompt: Count = b"prompt_tokens",
+        completion: Count = b"completion_tokens",
+        /// The same in newer names. Some gateways write both, one of them with zeros.
+        input: Count = b"input_tokens" | b"inputTokens",
+        output: Count = b"output_tokens" | b"outputTokens",
         total: Count = b"total_tokens",
         details: Raw<'a> = b"completion_tokens_details",
     }
@@ -134,7 +138,7 @@ impl Indexed for Choice<'_> {
 }
 
 impl State {
-    pub(super) fn read(&mut self, json: &[u8], tell: &mut dyn FnMut(Said<'_>)) -> serde_json::Result<()> {
+    pub(super) fn read(&mut self, json: &[u8], tell: &mut dyn FnMut(Delta<'_>)) -> serde_json::Result<()> {
         let completion: Completion<'_> = serde_json::from_slice(json)?;
         let none = Choices::default();
         let choices = completion.choices.as_ref().unwrap_or(&none);
@@ -142,21 +146,21 @@ impl State {
         let mut tokens = usage(completion.usage).or_else(|| usage(groq.usage));
         let failed = [completion.error, groq.error].into_iter().any(says_something)
             || completion.tells_of_an_error(!choices.is_empty(), tokens.is_some());
-        tell(Said::Choices { first: choices.has_first(), others: choices.others });
+        tell(Delta::Choices { first: choices.has_first(), others: choices.others });
         for choice in choices.iter() {
             tokens = tokens.or_else(|| usage(choice.usage));
             self.choice(choice, json, tell);
         }
         if let Some(tokens) = tokens {
-            tell(Said::Other(Event::Usage(tokens)));
+            tell(Delta::Other(Event::Usage(tokens)));
         }
         if failed {
-            tell(Said::Other(Event::Error(json)));
+            tell(Delta::Other(Event::Error(json)));
         }
         Ok(())
     }
 
-    fn choice(&mut self, choice: &Choice<'_>, json: &[u8], tell: &mut dyn FnMut(Said<'_>)) {
+    fn choice(&mut self, choice: &Choice<'_>, json: &[u8], tell: &mut dyn FnMut(Delta<'_>)) {
         let mut has_text = false;
         if let Some(message) = &choice.delta {
             has_text = self.message(message, tell);
@@ -165,28 +169,28 @@ impl State {
         if let Some(message) = choice.message.as_ref().filter(|_| !self.delta_text) {
             let mut text = Vec::new();
             has_text |= self.message(message, &mut |said| match said {
-                Said::Text(part) => text.extend_from_slice(part),
+                Delta::Text(part) => text.extend_from_slice(part),
                 said => tell(said),
             });
             self.messages.tell(text, tell);
         }
         if let Some(text) = choice.text.as_ref().filter(|_| !has_text) {
-            tell(Said::Text(&text.0));
+            tell(Delta::Text(&text.0));
         }
         if says_something(choice.error) {
-            tell(Said::Other(Event::Error(json)));
+            tell(Delta::Other(Event::Error(json)));
         }
-        if let Some(reason) = word(choice.finish_reason) {
-            let reason = if self.refused { "refusal".into() } else { reason };
-            tell(Said::Other(Event::Finish(reason)));
+        if let Some(reason) = reason(choice.finish_reason) {
+            let reason = if self.refused && reason == "stop" { "refusal".into() } else { reason };
+            tell(Delta::Other(Event::Finish(reason)));
         }
     }
 
     /// Tells what the message says, and whether that is more than thoughts.
-    fn message(&mut self, message: &Message<'_>, tell: &mut dyn FnMut(Said<'_>)) -> bool {
+    fn message(&mut self, message: &Message<'_>, tell: &mut dyn FnMut(Delta<'_>)) -> bool {
         let mut has_text = false;
-        let mut told = |said: Said<'_>| {
-            has_text |= matches!(said, Said::Text([_, ..]));
+        let mut told = |said: Delta<'_>| {
+            has_text |= matches!(said, Delta::Text([_, ..]));
             tell(said);
         };
         message.thoughts(&mut told);
@@ -195,12 +199,12 @@ impl State {
         }
         if let Some(refusal) = &message.refusal {
             self.refused |= !refusal.0.is_empty();
-            told(Said::Text(&refusal.0));
+            told(Delta::Text(&refusal.0));
         }
         let transcript = member(message.audio).and_then(|audio: Audio<'_>| audio.transcript);
         if let Some(transcript) = transcript.filter(|_| !has_text) {
             has_text = !transcript.0.is_empty();
-            tell(Said::Text(&transcript.0));
+            tell(Delta::Text(&transcript.0));
         }
         has_text
     }
@@ -208,22 +212,22 @@ impl State {
 
 impl Messages {
     /// Tells what is new in the text of a `message`: some servers tell all that they have said so far, each time.
-    fn tell(&mut self, text: Vec<u8>, tell: &mut dyn FnMut(Said<'_>)) {
+    fn tell(&mut self, text: Vec<u8>, tell: &mut dyn FnMut(Delta<'_>)) {
         if text.is_empty() {
             return;
         }
         match self {
             Self::Growing(said) => match text.strip_prefix(&**said) {
                 Some(new) => {
-                    tell(Said::Text(new));
+                    tell(Delta::Text(new));
                     *said = text;
                 }
                 None => {
-                    tell(Said::Text(&text));
+                    tell(Delta::Text(&text));
                     *self = Self::Parts;
                 }
             },
-            Self::Parts => tell(Said::Text(&text)),
+            Self::Parts => tell(Delta::Text(&text)),
         }
     }
 }
@@ -237,18 +241,22 @@ impl Default for Messages {
 impl Completion<'_> {
     /// Whether the value tells of an error in another member than `error`.
     fn tells_of_an_error(&self, has_choice: bool, has_usage: bool) -> bool {
+        // Other events have messages, too.
+        let kind = word(self.kind);
         let is_error = || word(self.object).is_some_and(|object| object.eq_ignore_ascii_case("error"));
         says_something(member(self.mini_max).and_then(|base: MiniMax<'_>| base.status_code))
             || !has_choice
                 && (is_error()
                     || [self.error_message, self.error_code, self.errors].into_iter().any(says_something)
-                    || !has_usage && [self.detail, self.message].into_iter().any(says_something))
+                    || !has_usage && says_something(self.detail)
+                    || !has_usage && says_something(self.message) && kind.is_none_or(|kind| kind.contains("error")))
     }
 }
 
 fn usage(tokens: Option<Raw<'_>>) -> Option<Usage> {
     let tokens: Tokens<'_> = member(tokens)?;
-    let (prompt, completion) = (count(tokens.prompt), count(tokens.completion));
+    let (prompt, completion) =
+        (count(tokens.prompt).max(count(tokens.input)), count(tokens.completion).max(count(tokens.output)));
     if prompt.is_none() && completion.is_none() {
         return None;
     }
@@ -263,25 +271,25 @@ fn usage(tokens: Option<Raw<'_>>) -> Option<Usage> {
 
 impl Message<'_> {
     /// Tells the thoughts in the first member that has some: gateways repeat them in others.
-    fn thoughts(&self, tell: &mut dyn FnMut(Said<'_>)) {
+    fn thoughts(&self, tell: &mut dyn FnMut(Delta<'_>)) {
         for raw in [self.reasoning_content, self.reasoning, self.thinking].into_iter().flatten() {
             if let Some(Text(thought)) = member(Some(raw))
                 && !thought.is_empty()
             {
-                return tell(Said::Thought(&thought));
+                return tell(Delta::Thought(&thought));
             }
         }
         let details: Option<Vec<Detail<'_>>> = member(self.reasoning_details);
         for text in details.into_iter().flatten().filter_map(|detail| detail.text) {
-            tell(Said::Thought(&text.0));
+            tell(Delta::Thought(&text.0));
         }
     }
 }
 
 impl Content<'_, Part<'_>> {
     /// Tells the content, as text or as thoughts, and whether it is a refusal.
-    fn tell(&self, thoughts: bool, refused: &mut bool, tell: &mut dyn FnMut(Said<'_>)) {
-        let said = |text, thought| if thought { Said::Thought(text) } else { Said::Text(text) };
+    fn tell(&self, thoughts: bool, refused: &mut bool, tell: &mut dyn FnMut(Delta<'_>)) {
+        let said = |text, thought| if thought { Delta::Thought(text) } else { Delta::Text(text) };
         match self {
             Self::Text(text) => tell(said(&text.0, thoughts)),
             Self::Parts(parts) => {

@@ -24,6 +24,11 @@ pub(super) fn word(raw: Option<Raw<'_>>) -> Option<Cow<'_, str>> {
     (!word.is_empty()).then_some(word)
 }
 
+/// Why an answer ends: a word, but not the one that stands for none.
+pub(super) fn reason(raw: Option<Raw<'_>>) -> Option<Cow<'_, str>> {
+    word(raw).filter(|word| word != "null")
+}
+
 /// The member in this form, if it has it.
 pub(super) fn member<'a, T: Deserialize<'a>>(raw: Option<Raw<'a>>) -> Option<T> {
     serde_json::from_str(raw?.get()).ok()
