@@ -100,6 +100,8 @@ impl Answer {
     pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Token, ModelError>>> {
         /// Reads without a token, after which others have their turn.
         const MOST_READS: u32 = 64;
+        /// Room for tokens that stays where there are none.
+        const TOKENS_KEPT: usize = 64;
         let mut reads = 0;
         loop {
             if let Some(token) = self.progress.tokens.pop_front() {
@@ -109,6 +111,8 @@ impl Answer {
                 self.body = None;
                 return Poll::Ready(Some(Err(self.model.failed(refusal))));
             }
+            // What a burst has taken is not kept for the rest of the answer.
+            self.progress.tokens.shrink_to(TOKENS_KEPT);
             let Some(body) = &mut self.body else { return Poll::Ready(None) };
             if reads == MOST_READS {
                 cx.waker().wake_by_ref();
