@@ -1,10 +1,10 @@
 //! Builds journal, models, hub and servers; waits for the signals.
 
-use std::{error::Error, fmt::Display, future::Future, net::SocketAddr, process::ExitCode, sync::Arc};
+use std::{error::Error, fmt::Display, future::Future, io, net::SocketAddr, process::ExitCode, sync::Arc};
 
 use futures::future::OptionFuture;
 use tokio::{
-    net::TcpListener,
+    net::{TcpListener, TcpSocket},
     signal::unix::{SignalKind, signal},
     task::JoinError,
 };
@@ -102,9 +102,9 @@ async fn start(
 ) -> Result<(), Box<dyn Error>> {
     let secrets = Secrets::from_env()?;
     raise_file_limit(config.connections.connections);
-    let listener = bind(config.listen, "--listen").await?;
+    let listener = bind(config.listen, "--listen")?;
     let metrics = match config.metrics {
-        Some(address) => Some(bind(address, "--metrics").await?),
+        Some(address) => Some(bind(address, "--metrics")?),
         None => None,
     };
     // Before the models are loaded, which takes longer.
@@ -126,8 +126,18 @@ async fn start(
     Ok(())
 }
 
-async fn bind(address: SocketAddr, flag: &str) -> Result<TcpListener, String> {
-    let listener = TcpListener::bind(address).await;
+fn bind(address: SocketAddr, flag: &str) -> Result<TcpListener, String> {
+    /// Connections that may wait to be accepted. With the usual 128 the kernel drops some of 250 that come at once, and their
+    /// clients try again after a second.
+    const BACKLOG: u32 = 4096;
+    let listen = || {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        // An address is free again at once when its last process has ended.
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)
+    };
+    let listener: io::Result<TcpListener> = listen();
     listener.map_err(|error| format!("can't listen on {address}: {error}; choose another address with {flag}"))
 }
 
