@@ -144,11 +144,15 @@ impl<'a> Error<'a> {
         Self { message: sentence.unwrap_or(message), objects }
     }
 
+    /// google.rpc.Status: what there is to tell beside the sentence.
+    fn details(&self) -> impl Iterator<Item = &'a Value> + '_ {
+        self.objects.iter().filter_map(|object| object.get("details")?.as_array()).flatten()
+    }
+
     /// Its identifiers: types, codes, reasons.
     fn names(&self) -> impl Iterator<Item = &'a str> + '_ {
         const MEMBERS: [&str; 6] = ["type", "code", "status", "error_code", "reason", "error_type"];
-        let details = self.objects.iter().filter_map(|object| object.get("details")?.as_array()).flatten();
-        let objects = self.objects.iter().copied().chain(details);
+        let objects = self.objects.iter().copied().chain(self.details());
         objects.flat_map(|object| MEMBERS.iter().filter_map(|name| object.get(name)?.as_str()))
     }
 
@@ -174,8 +178,7 @@ impl<'a> Error<'a> {
 
     /// google.rpc.RetryInfo, and the member that some gateways have.
     fn wait(&self) -> Option<Duration> {
-        let mut details = self.objects.iter().filter_map(|object| object.get("details")?.as_array()).flatten();
-        let google = details.find_map(|detail| seconds(detail.get("retryDelay")?.as_str()?.strip_suffix('s')?));
+        let google = self.details().find_map(|detail| seconds(detail.get("retryDelay")?.as_str()?.strip_suffix('s')?));
         google.or_else(|| {
             let members = ["retry_after", "retry_after_seconds", "resets_in_seconds", "estimated_time"];
             self.objects
@@ -236,8 +239,9 @@ impl<'a> Error<'a> {
         if self.is_named(&["failed_precondition", "unsupported_country"]) {
             return ModelError::Misconfigured(format!("{what}: the provider doesn't serve this account or country"));
         }
+        let told = if told == 0 { self.status_of_names() } else { told };
         match told {
-            0 => self.by_name(wait, &what, settings),
+            0 => ModelError::BrokeOff(what),
             401 => wrong_key(),
             402 => account(),
             403 => {
@@ -260,24 +264,21 @@ impl<'a> Error<'a> {
         }
     }
 
-    /// What an error without a number means.
-    fn by_name(&self, wait: Option<Duration>, what: &str, settings: &Settings) -> ModelError {
+    /// The status that means the same as the names of an error without a number; 0 for none.
+    fn status_of_names(&self) -> u16 {
         let is = |parts: &[&str]| self.is_named(parts);
         if is(&["overloaded", "unavailable", "capacity"]) {
-            ModelError::Overloaded(wait)
+            503
         } else if is(&["rate_limit", "resource_exhausted", "too_many_requests"]) {
-            ModelError::RateLimited(wait)
+            429
         } else if is(&["permission"]) {
-            ModelError::Misconfigured(format!(
-                "{what}: the key may not use this model; look at {} and --model",
-                settings.key.unwrap_or(settings.address)
-            ))
+            403
         } else if is(&["not_found"]) {
-            ModelError::Misconfigured(format!("{what}: no such model; look at --model and at {}", settings.address))
+            404
         } else if is(&["invalid_request", "invalid_argument", "badrequest", "bad_request"]) {
-            ModelError::BadRequest(400, what.to_owned())
+            400
         } else {
-            ModelError::BrokeOff(what.to_owned())
+            0
         }
     }
 
