@@ -315,12 +315,6 @@ pub(super) fn names_field(body: &[u8], field: &str) -> bool {
     })
 }
 
-/// An error with its causes. The last one names what broke a connection.
-pub(super) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string);
-    causes.collect::<Vec<String>>().join(": ")
-}
-
 /// Whether a text is an identifier and no sentence.
 pub(super) fn is_identifier(text: &str) -> bool {
     text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-./".contains(&byte))

@@ -23,7 +23,7 @@ use tokio_rustls::{
 use tokio_util::either::Either;
 use tower_service::Service;
 
-use crate::model::remote::failure::chain;
+use super::chain;
 
 /// How long an attempt may take, with all its addresses and TLS.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(10);

@@ -22,8 +22,7 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 
-use super::{Failure, Lost, connect::Wire, pool::Pool};
-use crate::model::remote::failure::chain;
+use super::{Failure, Lost, chain, connect::Wire, pool::Pool};
 
 /// The longest head of an answer, and the most that is read at once.
 const LONGEST_HEAD: usize = 64 * 1024;

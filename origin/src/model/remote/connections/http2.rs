@@ -26,8 +26,7 @@ use http::{
 };
 use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 
-use super::{Failure, Lost, connect::Wire, pool::Pool};
-use crate::model::remote::failure::chain;
+use super::{Failure, Lost, chain, connect::Wire, pool::Pool};
 
 /// How much one stream may send unread; a token stream needs little, and who reads slowly holds no more.
 const STREAM_WINDOW: u32 = 64 * 1024;

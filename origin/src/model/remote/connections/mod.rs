@@ -33,7 +33,7 @@ use self::{
     connect::Connector,
     pool::{Place, Pool},
 };
-use crate::{config::address::BaseUrl, model::remote::failure::chain};
+use crate::config::address::BaseUrl;
 
 /// How long the rest of an answer may take whose text is over.
 const REST_TIME: Duration = Duration::from_secs(2);
@@ -153,4 +153,10 @@ impl Body {
             tokio::spawn(tokio::time::timeout(REST_TIME, poll_fn(drain)));
         }
     }
+}
+
+/// An error with its causes. The last one names what broke a connection.
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string);
+    causes.collect::<Vec<String>>().join(": ")
 }
