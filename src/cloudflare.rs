@@ -14,7 +14,7 @@ use crate::route::{self, Call, Input, RequestHead, Start, Url};
 use crate::upstream::{self, OriginRequest};
 use futures::future::join_all;
 use headwater_protocol::header::{JSON, PROBLEM};
-use headwater_protocol::{Problem, Variables};
+use headwater_protocol::{MAX_BODY_BYTES, Problem, Variables};
 use js_sys::{Date, Reflect};
 use runtime::{Failure, Limiter, ReadError, random_uuid, read_bounded, respond, respond_text, send, sleep};
 use std::cell::RefCell;
@@ -138,7 +138,7 @@ impl Exchange<'_> {
 
     async fn read_body(&self) -> Result<Vec<u8>, Problem> {
         read_bounded(self.request.body(), Some(BODY_DEADLINE)).await.map_err(|error| match error {
-            ReadError::TooLarge => Problem::too_large(),
+            ReadError::TooLarge => Problem::too_large(MAX_BODY_BYTES),
             ReadError::TooSlow => Problem::slow_body(),
             ReadError::Broken => Problem::bad_request("the body broke off"),
         })

@@ -122,7 +122,7 @@ impl Call {
             };
         }
         if let Some(id) = path.strip_prefix("/streams/") {
-            let id = id.parse::<StreamId>().map_err(|_| Problem::no_such_stream());
+            let id = StreamId::from_path(id).map_err(|_| Problem::no_such_stream());
             return match head.method {
                 "GET" => Ok(Self::Follow(id?, head.cursor(Query::parse(head.url.query).cursor())?)),
                 "DELETE" => id.map(Self::Stop),
@@ -230,7 +230,7 @@ impl RequestHead<'_> {
         }
         let declared = (self.header)("content-length").and_then(|text| text.parse::<u64>().ok());
         if declared.is_some_and(|bytes| bytes > MAX_BODY_BYTES as u64) {
-            return Err(Problem::too_large());
+            return Err(Problem::too_large(MAX_BODY_BYTES));
         }
         Ok(())
     }

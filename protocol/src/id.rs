@@ -2,6 +2,8 @@
 
 use std::{fmt, str::FromStr, sync::Arc};
 
+use crate::openai::COMPLETION_PREFIX;
+
 /// Random characters of an id: 62^22 is a little over 2^130, so an id can't be guessed.
 const RANDOM_CHARS: usize = 22;
 /// The longest name of an origin, characters.
@@ -55,6 +57,14 @@ impl StreamId {
         id.push('-');
         id.extend(random.filter(char::is_ascii_alphanumeric).take(RANDOM_CHARS));
         Self(id.into())
+    }
+
+    /// The id in a path. OpenAI's clients know a stream by the id of its chat completion.
+    ///
+    /// # Errors
+    /// It is none.
+    pub fn from_path(segment: &str) -> Result<Self, ParseIdError> {
+        segment.strip_prefix(COMPLETION_PREFIX).unwrap_or(segment).parse()
     }
 
     /// The id.
@@ -153,6 +163,8 @@ mod tests {
         assert_eq!(id.as_str().parse(), Ok(id.clone()));
         assert_eq!(id.origin(), "a1");
         assert_eq!(id.path(), format!("/streams/{id}"));
+        assert_eq!(StreamId::from_path(&format!("chatcmpl-{id}")), Ok(id.clone()));
+        assert_eq!(StreamId::from_path(id.as_str()), Ok(id));
     }
 
     #[test]

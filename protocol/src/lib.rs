@@ -5,11 +5,15 @@
 //! - [`key`]: an idempotency key.
 //! - [`prompt`]: a prompt's name and its variables.
 //! - [`header`]: media types, and the request headers that both read.
+//! - [`json`]: bodies, as JavaScript writes them.
 //! - [`problem`]: every problem document, with its status (RFC 9457).
+//! - [`openai`]: problems as clients of OpenAI's API read them.
 
 pub mod header;
 pub mod id;
+pub mod json;
 pub mod key;
+pub mod openai;
 pub mod problem;
 pub mod prompt;
 
@@ -20,6 +24,8 @@ pub use prompt::{PromptName, Variables};
 
 /// The largest body of a request, bytes.
 pub const MAX_BODY_BYTES: usize = 16 * 1024;
+/// The largest body of a request with a conversation, bytes.
+pub const MAX_CONVERSATION_BYTES: usize = 1024 * 1024;
 
 /// The names of a cursor in a query, where headers can't be set, as with a native `EventSource`; the first wins. No
 /// variable has these names.

@@ -9,8 +9,6 @@ use std::{borrow::Cow, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use crate::MAX_BODY_BYTES;
-
 /// The `Retry-After` of what passes quickly: a restart, a slot that becomes free.
 const SOON: Duration = Duration::from_secs(1);
 
@@ -27,6 +25,12 @@ pub struct Problem {
     /// The problem doesn't pass with time, though its kind does.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     permanent: bool,
+    /// The member of the request that is at fault.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    param: Option<Cow<'static, str>>,
+    /// OpenAI's name of what is wrong with it, where the kind has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    code: Option<Cow<'static, str>>,
     /// The methods of the path. A `failed` event has none.
     #[serde(skip)]
     allow: Option<&'static str>,
@@ -78,17 +82,20 @@ kinds! {
     BadCursor, "bad-cursor", 400, "Bad Cursor", false;
     /// The prompt is longer than the model's context.
     TooLong, "too-long", 400, "Too Long", false;
-    /// The origin was called without the edge's secret.
+    /// The origin was called without the edge's secret, or the edge without a key.
     Unauthorised, "unauthorised", 401, "Unauthorised", false;
     /// A start from a page that is not allowed.
     CrossSite, "cross-site", 403, "Cross-Site Request", false;
+    /// No model has this name.
+    NoSuchModel, "no-such-model", 404, "No Such Model", false;
     /// No such prompt, stream or path.
     NotFound, "not-found", 404, "Not Found", false;
     /// The journal no longer keeps the stream.
     Expired, "expired", 404, "Expired", false;
     /// The path doesn't take the method.
     InvalidMethod, "invalid-method", 405, "Invalid Method", false;
-    /// The body is over [`MAX_BODY_BYTES`].
+    /// The body is over [`MAX_BODY_BYTES`](crate::MAX_BODY_BYTES), that of a conversation over
+    /// [`MAX_CONVERSATION_BYTES`](crate::MAX_CONVERSATION_BYTES).
     TooLarge, "too-large", 413, "Too Large", false;
     /// The body is of another type than JSON.
     NotJson, "not-json", 415, "Not JSON", false;
@@ -124,7 +131,8 @@ kinds! {
 impl Problem {
     /// A problem of `kind`; `detail` is a sentence that says what to do.
     pub fn new(kind: Kind, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self { kind, detail: detail.into(), retry_after: None, status: None, permanent: false, allow: None }
+        let (retry_after, status, permanent, param, code, allow) = (None, None, false, None, None, None);
+        Self { kind, detail: detail.into(), retry_after, status, permanent, param, code, allow }
     }
 
     /// 400: the request can't be understood.
@@ -160,10 +168,24 @@ impl Problem {
         Self { allow: Some(allow), ..Self::new(Kind::InvalidMethod, ["this path takes ", allow].concat()) }
     }
 
-    /// 413: the body is over [`MAX_BODY_BYTES`].
-    pub fn too_large() -> Self {
-        const { assert!(MAX_BODY_BYTES == 16 * 1024) };
-        Self::new(Kind::TooLarge, "the body is over 16 KiB; send a shorter one")
+    /// 413: the body is over `most` bytes.
+    pub fn too_large(most: usize) -> Self {
+        Self::new(Kind::TooLarge, format!("the body is over {} KiB; send a shorter one", most / 1024))
+    }
+
+    /// 400: the member `param` of the request is wrong.
+    pub fn bad_param(param: impl Into<Cow<'static, str>>, detail: impl Into<Cow<'static, str>>) -> Self {
+        Self { param: Some(param.into()), ..Self::bad_request(detail) }
+    }
+
+    /// 400: the member `param` asks for something that no model here does.
+    pub fn unsupported_param(param: impl Into<Cow<'static, str>>, detail: impl Into<Cow<'static, str>>) -> Self {
+        Self { code: Some("unsupported_parameter".into()), ..Self::bad_param(param, detail) }
+    }
+
+    /// 400: the member `param` has a value that asks for something that the model doesn't do.
+    pub fn unsupported_value(param: impl Into<Cow<'static, str>>, detail: impl Into<Cow<'static, str>>) -> Self {
+        Self { code: Some("unsupported_value".into()), ..Self::bad_param(param, detail) }
     }
 
     /// 415: the body isn't declared as JSON.
@@ -268,6 +290,12 @@ impl Problem {
         Self::new(Kind::Unauthorised, "send the edge's secret as a bearer token")
     }
 
+    /// 404: none of the models `names` has the name that was asked for.
+    pub fn no_such_model(names: &[&str]) -> Self {
+        let detail = format!("no model has this name; the names are: {}", names.join(", "));
+        Self { param: Some("model".into()), ..Self::new(Kind::NoSuchModel, detail) }
+    }
+
     /// 404: no prompt has this name.
     pub fn no_such_prompt() -> Self {
         Self::new(Kind::NotFound, "no prompt has this name")
@@ -329,6 +357,21 @@ impl Problem {
     /// The kind.
     pub fn kind(&self) -> Kind {
         self.kind
+    }
+
+    /// A sentence that says what to do.
+    pub fn detail(&self) -> &str {
+        &self.detail
+    }
+
+    /// The member of the request that is at fault, as a path: `messages[2].role`.
+    pub fn param(&self) -> Option<&str> {
+        self.param.as_deref()
+    }
+
+    /// OpenAI's name of what is wrong with that member.
+    pub fn code(&self) -> Option<&str> {
+        self.code.as_deref()
     }
 
     /// The HTTP status of an answer.

@@ -22,7 +22,7 @@ const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering
 
 /// Follows the stream from the request's cursor, else from its start.
 pub(super) async fn follow(app: &App, id: &str, request: Request) -> Result<Response, ProblemResponse> {
-    let id: StreamId = id.parse().map_err(|_| Problem::no_such_stream())?;
+    let id = StreamId::from_path(id).map_err(|_| Problem::no_such_stream())?;
     let parameter = take_cursor(&mut query(&request)?);
     let cursor = match header_or(request.headers(), &LAST_EVENT_ID, parameter) {
         Some(cursor) => parse_cursor(&cursor)?,

@@ -91,12 +91,12 @@ async fn json(headers: &HeaderMap, body: Body) -> Result<Variables, Problem> {
     }
     // A declared length over the limit is refused without reading the body.
     if body.size_hint().lower() > MAX_BODY_BYTES as u64 {
-        return Err(Problem::too_large());
+        return Err(Problem::too_large(MAX_BODY_BYTES));
     }
     let body = match timeout(BODY_TIMEOUT, to_bytes(body, MAX_BODY_BYTES)).await {
         Ok(Ok(body)) => body,
         Ok(Err(error)) if error.source().is_some_and(<dyn Error>::is::<LengthLimitError>) => {
-            return Err(Problem::too_large());
+            return Err(Problem::too_large(MAX_BODY_BYTES));
         }
         Ok(Err(_)) => return Err(Problem::bad_request("the body broke off; send it again")),
         Err(_) => return Err(Problem::bad_request("the body was too slow; send it in one piece")),

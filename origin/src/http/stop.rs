@@ -10,7 +10,7 @@ use super::{problem::ProblemResponse, router::App};
 
 /// Answers 204 once the stream has ended.
 pub(super) async fn stop(app: &App, id: &str) -> Result<Response, ProblemResponse> {
-    let id: StreamId = id.parse().map_err(|_| Problem::no_such_stream())?;
+    let id = StreamId::from_path(id).map_err(|_| Problem::no_such_stream())?;
     app.hub.stop(&id).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
