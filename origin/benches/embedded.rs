@@ -17,6 +17,7 @@ use headwater_origin::{
         Model, Token,
         embedded::{self, Embedded},
     },
+    prompt::{Conversation, Options},
 };
 use llama_cpp_2::{
     context::params::LlamaContextParams,
@@ -41,7 +42,7 @@ fn main() {
         Ok(config) => (config.embedded, config.max_tokens),
         Err(error) => return eprintln!("{error}"),
     };
-    let embedded = match Embedded::load(&settings, max_tokens) {
+    let embedded = match Embedded::load(&settings, max_tokens, false) {
         Ok(embedded) => embedded,
         Err(error) => return eprintln!("{error}"),
     };
@@ -108,7 +109,7 @@ async fn arrivals(embedded: &Embedded, prompt: &str, pause: Duration) -> Vec<Ins
         woken.send(())
     });
     let _ = wake.await;
-    let mut tokens = embedded.generate(prompt);
+    let mut tokens = embedded.generate(&Conversation::of_prompt(prompt.to_owned()), &Options::default());
     let mut arrivals = Vec::new();
     while let Some(Ok(Token::Text(text))) = tokens.next().await {
         arrivals.extend((!text.is_empty()).then(Instant::now));

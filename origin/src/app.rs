@@ -6,7 +6,6 @@ use futures::future::OptionFuture;
 use tokio::{
     net::{TcpListener, TcpSocket},
     signal::unix::{SignalKind, signal},
-    task::JoinError,
 };
 use tokio_util::task::AbortOnDropHandle;
 
@@ -19,7 +18,8 @@ use crate::{
         server,
     },
     journal::{Journal, MemoryJournal, RedisJournal, shared},
-    model::{Model, fallback::Fallback},
+    model::{Model, fallback::Fallback, names::ModelNames},
+    stream::Opening,
     telemetry::log,
 };
 
@@ -70,7 +70,7 @@ pub async fn journal(config: &Config) -> Result<Arc<dyn Journal>, Box<dyn Error>
 /// Serves on `listener` until `shutdown`, then drains. Serves metrics on `metrics`, where that is given.
 ///
 /// # Errors
-/// The journal's task has panicked. Without it no stream can be kept.
+/// An alias names a model that isn't one of them; or the journal's task has panicked, without which no stream can be kept.
 pub async fn serve(
     listener: TcpListener,
     metrics: Option<TcpListener>,
@@ -79,18 +79,26 @@ pub async fn serve(
     models: Models,
     journal: Arc<dyn Journal>,
     shutdown: impl Future<Output = ()>,
-) -> Result<(), JoinError> {
+) -> Result<(), Box<dyn Error + Send + Sync>> {
     let settings = config.connections.clone();
+    let names = ModelNames::new(models.iter().map(|model| model.name()), &config.model_alias)?;
     let models = Fallback::new(models, config.first_token_timeout());
     let hub = Hub::new(config.name.clone(), models, journal.clone(), config.limits());
-    let app = App { hub: hub.clone(), prompts: config.prompts, secrets, log_variables: config.log_variables };
+    let app = App {
+        hub: hub.clone(),
+        prompts: config.prompts,
+        models: names,
+        started: Opening::now(String::new(), None).created,
+        secrets,
+        log_variables: config.log_variables,
+    };
     let metrics = metrics.map(|listener| server::serve_on(listener, router::metrics(hub.clone()), settings.clone()));
     // A task of its own, so that neither a large answer of Redis delays an accept, nor the other way round.
     let mut journal = AbortOnDropHandle::new(tokio::spawn(async move { journal.run().await }));
     tokio::select! {
         () = server::run(listener, router::router(app), hub, settings, shutdown) => {}
         Some(()) = OptionFuture::from(metrics) => {}
-        Err(error) = &mut journal => return Err(error),
+        Err(error) = &mut journal => return Err(error.into()),
     }
     Ok(())
 }
@@ -121,7 +129,9 @@ async fn start(
     };
     let names: Vec<&str> = models.iter().map(|model| model.name()).collect();
     tracing::info!(address = %listener.local_addr()?, name = %config.name, models = names.join(","), "listening");
-    serve(listener, metrics, config, secrets, models, journal, shutdown).await?;
+    serve(listener, metrics, config, secrets, models, journal, shutdown)
+        .await
+        .map_err(|error| error as Box<dyn Error>)?;
     tracing::info!("stopped");
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Headwater's origin: turns a prompt into a model's answer and streams it as Server-Sent Events.
+//! Headwater's origin: turns a conversation into a model's answer and streams it as Server-Sent Events.
 //!
 //! # Layout
 //! ```text
@@ -8,7 +8,7 @@
 //!               |
 //!           generation      a stream's life: start, attach, stop, drain
 //!            /      \
-//!       journal    model    where events are kept; what turns a prompt into tokens
+//!       journal    model    where events are kept; what turns a conversation into tokens
 //!            \      /
 //!             stream        one stream in this process: events, frames, readers
 //! ```
@@ -20,12 +20,14 @@
 //! - [`journal`]: where streams are kept: in memory, or in Redis for several origins.
 //! - [`model`]: the embedded model, providers, and their order of preference.
 //! - [`config`]: settings from flags, the environment or a file.
-//! - [`prompt`]: named templates.
+//! - [`dialect`]: how clients ask, and how their responses are written: a file each, pure.
+//! - [`prompt`]: conversations, and the templates that make one.
 //! - [`stream`]: data only, no tasks, no I/O.
 //! - [`telemetry`]: log, record, metrics.
 
 pub mod app;
 pub mod config;
+pub mod dialect;
 pub mod generation;
 pub mod http;
 pub mod journal;

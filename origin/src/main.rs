@@ -20,12 +20,13 @@ fn models(config: &Config) -> Result<Models, Box<dyn Error>> {
         match name {
             Name::Embedded => embedded(config),
             Name::Remote(api, model) => {
-                let options = remote::Options {
+                let common = remote::Common {
                     max_tokens: config.max_tokens,
                     plain_hosts: &config.allow_plain_http,
+                    reasoning: config.reasoning,
                     log_variables: config.log_variables,
                 };
-                Ok(Arc::new(remote::Remote::new(name.to_string(), api, model, options, variable)?))
+                Ok(Arc::new(remote::Remote::new(name.to_string(), api, model, common, variable)?))
             }
         }
     };
@@ -34,7 +35,11 @@ fn models(config: &Config) -> Result<Models, Box<dyn Error>> {
 
 #[cfg(feature = "embedded")]
 fn embedded(config: &Config) -> Result<Arc<dyn Model>, Box<dyn Error>> {
-    Ok(Arc::new(headwater_origin::model::embedded::Embedded::load(&config.embedded, config.max_tokens)?))
+    Ok(Arc::new(headwater_origin::model::embedded::Embedded::load(
+        &config.embedded,
+        config.max_tokens,
+        config.reasoning,
+    )?))
 }
 
 #[cfg(not(feature = "embedded"))]

@@ -16,6 +16,7 @@ use futures::{FutureExt, StreamExt, future::join_all, stream::Peekable};
 use headwater_origin::{
     config::Config,
     model::{Model, ModelError, Token, Tokens, embedded::Embedded},
+    prompt::{Conversation, Options},
     stream::{Finish, Usage},
 };
 
@@ -37,13 +38,18 @@ fn load(file: &str, sequences: u8) -> Result<Embedded, String> {
     let flags = ["origin", "--embedded-path", file, "--seed", "7", "--embedded-threads", "1"];
     let flags = [&flags[..], &["--embedded-streams", &sequences, "--embedded-context", &context]].concat();
     let settings = Config::parse_from_env(flags.iter().map(Into::into)).unwrap();
-    Embedded::load(&settings.embedded, settings.max_tokens).map_err(|error| error.to_string())
+    Embedded::load(&settings.embedded, settings.max_tokens, false).map_err(|error| error.to_string())
+}
+
+/// An answer, if there is a place.
+fn ask(model: &Embedded, prompt: &str) -> Tokens {
+    model.generate(&Conversation::of_prompt(prompt.to_owned()), &Options::default())
 }
 
 /// An answer; waits for a place while other tests have them all.
 async fn begin(model: &Embedded, prompt: &str) -> Peekable<Tokens> {
     loop {
-        let mut tokens = model.generate(prompt).peekable();
+        let mut tokens = ask(model, prompt).peekable();
         match Pin::new(&mut tokens).peek().await {
             Some(Err(ModelError::Overloaded(_))) => tokio::time::sleep(Duration::from_millis(10)).await,
             _ => return tokens,
@@ -92,12 +98,12 @@ async fn what_a_visitor_types_is_no_part_of_the_conversations_frame() {
 
 #[tokio::test]
 async fn a_prompt_that_fills_the_context_is_too_long_and_one_that_nearly_does_ends_with_length() {
-    let told = MODEL.generate(&"word ".repeat(1_100)).next().await.unwrap().unwrap_err();
+    let told = ask(&MODEL, &"word ".repeat(1_100)).next().await.unwrap().unwrap_err();
     assert!(matches!(told, ModelError::TooLong(_)) && !told.retryable(), "{told:?}");
     // The longest that fits: there is room for a few words behind it.
     let model = load(FILE, 1).unwrap();
     let fits =
-        |prompt: &str| !matches!(model.generate(prompt).next().now_or_never(), Some(Some(Err(ModelError::TooLong(_)))));
+        |prompt: &str| !matches!(ask(&model, prompt).next().now_or_never(), Some(Some(Err(ModelError::TooLong(_)))));
     let prompt = (1..200).rev().map(|times| LONG.repeat(times)).find(|prompt| fits(prompt)).unwrap();
     let (_, finish, usage) = answer(&model, &prompt).await;
     assert_eq!(finish, Finish::Length);
@@ -108,7 +114,7 @@ async fn a_prompt_that_fills_the_context_is_too_long_and_one_that_nearly_does_en
 async fn a_long_prompt_that_joins_does_not_hold_up_the_answer_that_runs() {
     let model = load(FILE, 2).unwrap();
     let mut running = begin(&model, STORY).await;
-    let mut joining = model.generate(&LONG.repeat(40));
+    let mut joining = ask(&model, &LONG.repeat(40));
     let mut meanwhile = 0;
     let first = loop {
         tokio::select! {
@@ -130,13 +136,13 @@ async fn prompts_are_read_in_the_order_in_which_they_came() {
     let model = load(FILE, 3).unwrap();
     let gone = begin(&model, STORY).await;
     let mut running = begin(&model, STORY).await;
-    let mut first = model.generate(&LONG.repeat(80));
+    let mut first = ask(&model, &LONG.repeat(80));
     for _ in 0..4 {
         running.next().await.unwrap().unwrap();
     }
     // The later and shorter one gets the earlier place.
     drop(gone);
-    let mut second = model.generate("Hello");
+    let mut second = ask(&model, "Hello");
     tokio::select! {
         biased;
         token = first.next() => drop(token.unwrap().unwrap()),
@@ -148,15 +154,15 @@ async fn prompts_are_read_in_the_order_in_which_they_came() {
 #[tokio::test]
 async fn answers_that_are_dropped_free_their_sequences() {
     let model = load(FILE, 2).unwrap();
-    let mut both = [model.generate("Write a long story"), model.generate("Write a long story")];
+    let mut both = [ask(&model, "Write a long story"), ask(&model, "Write a long story")];
     for tokens in &mut both {
         tokens.next().await.unwrap().unwrap();
     }
-    let third = model.generate("Hello").next().await;
+    let third = ask(&model, "Hello").next().await;
     assert_eq!(third, Some(Err(ModelError::Overloaded(None))), "beyond its sequences it says so at once");
     drop(both);
     let dropped = Instant::now();
-    model.generate("Hello").next().await.unwrap().unwrap();
+    ask(&model, "Hello").next().await.unwrap().unwrap();
     assert!(dropped.elapsed() < Duration::from_secs(5), "{:?}", dropped.elapsed());
 }
 
@@ -176,7 +182,7 @@ fn fault_17_a_panic_of_the_decoder_ends_the_process() {
     if std::env::var_os(CHILD).is_some() {
         tracing_subscriber::fmt().with_writer(std::io::stderr).init();
         let model = load(FILE, 1).unwrap();
-        let mut tokens = model.generate(STORY);
+        let mut tokens = ask(&model, STORY);
         let waker = Waker::from(Arc::new(Poison));
         assert!(tokens.poll_next_unpin(&mut Context::from_waker(&waker)).is_pending());
         // Waits for the decoder, which panics at its first token.

@@ -7,7 +7,10 @@ use std::{convert::Infallible, fs, path::PathBuf};
 
 use eventsource_stream::Eventsource;
 use futures::{StreamExt, executor::block_on, stream};
-use headwater_origin::stream::{Done, Event, Finish, Timing, Usage, frame};
+use headwater_origin::{
+    dialect::own,
+    stream::{Done, Event, Finish, Timing, Usage, frame},
+};
 use headwater_protocol::Cursor;
 use serde_json::Value;
 
@@ -22,7 +25,7 @@ fn fixture(name: &str) -> (String, Value) {
 /// What this origin writes for the fixture's chunks.
 fn written(expected: &Value) -> String {
     let first: Cursor = expected["events"][0]["id"].as_str().unwrap().parse().unwrap();
-    let mut out = frame::opening(&Cursor { id: first.id.clone(), next: 0 });
+    let mut out = own::opening(&Cursor { id: first.id.clone(), next: 0 });
     for (index, chunk) in (0..).zip(expected["chunks"].as_array().unwrap()) {
         frame::frame(&mut out, &first.id, index, &Event::Chunk(chunk.as_str().unwrap().to_owned()));
     }
@@ -33,7 +36,7 @@ fn written(expected: &Value) -> String {
 fn our_fixtures_are_what_this_origin_writes() {
     for name in ["framed", "hostile", "failed"] {
         let (sse, expected) = fixture(name);
-        let without_comments = sse.replace(frame::HEARTBEAT, "");
+        let without_comments = sse.replace(own::HEARTBEAT, "");
         assert!(without_comments.starts_with(&written(&expected)), "{name}");
     }
     let (sse, expected) = fixture("framed");
@@ -54,7 +57,7 @@ fn our_fixtures_are_what_this_origin_writes() {
     let events = expected["events"].as_array().unwrap();
     let last: Cursor = events[events.len() - 1]["id"].as_str().unwrap().parse().unwrap();
     frame::frame(&mut whole, &last.id, last.next - 1, &Event::Done(done));
-    assert_eq!(sse.replace(frame::HEARTBEAT, ""), whole);
+    assert_eq!(sse.replace(own::HEARTBEAT, ""), whole);
 }
 
 #[test]

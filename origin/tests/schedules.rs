@@ -23,8 +23,8 @@ use headwater_origin::{
     generation::{Attached, Hub, Start},
     journal::{Journal, MemoryJournal, RedisJournal},
     model::{Model, ModelError, Token, Tokens, fallback::Fallback},
-    stream::{Finish, Framing, Read, Stream, Usage},
-    telemetry::record::Asked,
+    prompt::{Conversation, Options},
+    stream::{Finish, Read, Stream, Usage},
 };
 use headwater_origin_testing::RedisServer;
 use headwater_protocol::Kind;
@@ -89,7 +89,7 @@ proptest! {
             let (hub, feed) = hub(Arc::new(journal.clone()), second);
             let id = run(std::slice::from_ref(&hub), &journal, feed, second, steps).await?;
             sleep(second * RETENTION).await;
-            prop_assert!(hub.stop(&id.parse().unwrap()).await.is_err(), "it expires");
+            prop_assert!(hub.stop(&id.parse().unwrap(), None).await.is_err(), "it expires");
             prop_assert_eq!(journal.bytes(), 0, "and leaves no bytes behind");
             Ok(())
         })?;
@@ -140,7 +140,7 @@ async fn run(
     second: Duration,
     steps: Vec<Step>,
 ) -> Result<String, TestCaseError> {
-    let prompt = Start { prompt: "test".into(), idempotency: None, framing: Framing::Framed, asked: Asked::default() };
+    let prompt = Start::prompt("test");
     let at = |reader: usize| &hubs[reader % hubs.len()];
     let began = Instant::now();
     let first = hubs[0].start(prompt).await.unwrap();
@@ -170,7 +170,7 @@ async fn run(
             Step::Read(reader) => readers[reader].read(SILENCE).await?,
             Step::Leave(reader) => readers[reader].body = None,
             Step::Back(reader) => readers[reader].back(at(reader)).await?,
-            Step::Stop => match at(said.len()).stop(&id.parse().unwrap()).await {
+            Step::Stop => match at(said.len()).stop(&id.parse().unwrap(), None).await {
                 Ok(()) => {}
                 Err(problem) => {
                     prop_assert_eq!(problem.kind(), Kind::NotFound);
@@ -186,7 +186,7 @@ async fn run(
     }
 
     life.may_end(&Step::Stop);
-    let _ = hubs[0].stop(&id.parse().unwrap()).await;
+    let _ = hubs[0].stop(&id.parse().unwrap(), None).await;
     life.look(true);
     let stopped = async {
         while hubs[0].status().running > 0 {
@@ -363,7 +363,7 @@ impl Client {
 
     async fn back(&mut self, hub: &Hub) -> TestCaseResult {
         self.body = None;
-        match hub.attach(&self.cursor.parse().unwrap()).await {
+        match hub.attach(&self.cursor.parse().unwrap(), None).await {
             Ok(Attached::Reader(reader)) => {
                 prop_assert!(!self.over, "nothing is behind a terminal event");
                 self.body = Some(Box::pin(reader.into_body()));
@@ -395,7 +395,7 @@ impl Model for Driven {
         "driven"
     }
 
-    fn generate(&self, _: &str) -> Tokens {
+    fn generate(&self, _: &Conversation, _: &Options) -> Tokens {
         self.0.lock().unwrap().take().expect("one generation each")
     }
 }

@@ -18,6 +18,15 @@ impl IdempotencyKey {
     }
 }
 
+impl IdempotencyKey {
+    /// The key of this caller, where the edge knows one: equal keys of two callers are two keys.
+    #[must_use]
+    pub fn of_caller(self, caller: Option<&str>) -> Self {
+        // No key that a client sends has a blank.
+        caller.map_or(self.clone(), |caller| Self([caller, " ", &self.0].concat().into()))
+    }
+}
+
 impl FromStr for IdempotencyKey {
     type Err = Problem;
 
@@ -33,6 +42,14 @@ impl FromStr for IdempotencyKey {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn equal_keys_of_two_callers_are_two() {
+        let key: IdempotencyKey = "0123456789abcdef".parse().expect("a key");
+        let of = |caller| key.clone().of_caller(caller);
+        assert_eq!(of(None), key);
+        assert!(of(Some("a")) != of(Some("b")) && of(Some("a")) != key);
+    }
 
     #[test]
     fn a_key_is_16_to_128_visible_ascii_characters() {

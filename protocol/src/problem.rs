@@ -409,6 +409,19 @@ impl Problem {
         self.members(None)
     }
 
+    /// Reads the data of a `failed` event. `None` where no problem of this version has written it.
+    pub fn from_event_data(json: &[u8]) -> Option<Self> {
+        #[derive(Deserialize)]
+        struct Members {
+            #[serde(rename = "type")]
+            type_uri: String,
+            detail: String,
+        }
+        let Members { type_uri, detail } = serde_json::from_slice(json).ok()?;
+        let kind = Kind::ALL.iter().find(|kind| kind.type_uri() == type_uri)?;
+        Some(Self::new(*kind, detail))
+    }
+
     fn members<'a>(&'a self, instance: Option<&'a str>) -> Document<'a> {
         Document {
             type_uri: self.kind.type_uri(),
@@ -487,6 +500,13 @@ mod tests {
         }
         let of_an_older_origin = r#"{"kind":"journal","detail":"x","retry_after":null}"#;
         assert_eq!(serde_json::from_str::<Problem>(of_an_older_origin).expect("a problem").kind(), Kind::Journal);
+    }
+
+    #[test]
+    fn a_problem_is_read_back_from_its_event() {
+        let problem = Problem::interrupted();
+        assert_eq!(Problem::from_event_data(problem.event_data().to_json().as_bytes()), Some(problem));
+        assert_eq!(Problem::from_event_data(br#"{"type":"/problems/newer","detail":"x"}"#), None);
     }
 
     #[test]

@@ -21,7 +21,7 @@ pub use self::values::OrOff;
 use self::{
     address::PlainHost,
     limits::{Limits, Pace},
-    model::Name,
+    model::{Alias, Name},
     redis::{Address, NoAddress},
     values::{MAX_COUNT, MAX_TIMEOUT, MIN_TIMEOUT, number, parsed, size, time, time_or_off},
 };
@@ -64,6 +64,16 @@ pub struct Config {
     #[arg(long, value_name = "NAME", default_value = "embedded", value_delimiter = ',')]
     pub model: Vec<Name>,
 
+    /// A further name of a model, for clients that ask for one by name: NAME=MODEL, such as gpt-4o-mini=embedded. The name *
+    /// stands for any that isn't known, the model "default" for all in order of preference. Given several times, or with
+    /// commas: several names
+    #[arg(long, value_name = "NAME=MODEL", value_delimiter = ',')]
+    pub model_alias: Vec<Alias>,
+
+    /// Pass the thoughts of models on, as events of their own
+    #[arg(long, value_parser = BoolishValueParser::new())]
+    pub reasoning: bool,
+
     /// A host that a model's address may name with http://. Everybody on the way can read keys, prompts and answers.
     /// Given several times, or with commas: several hosts
     #[arg(long, value_name = "HOST", value_delimiter = ',')]
@@ -78,7 +88,7 @@ pub struct Config {
     #[arg(long, value_name = "KIND", default_value = "memory", value_parser = parsed::<JournalKind>(JOURNAL))]
     pub journal: JournalKind,
 
-    /// Write the variables of each prompt to the log
+    /// Write the variables of each prompt, and all that is said in conversations, to the log
     #[arg(long, value_parser = BoolishValueParser::new())]
     pub log_variables: bool,
 

@@ -147,6 +147,36 @@ fn parse_model(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
+/// Asks all models, in order of preference.
+pub const DEFAULT: &str = "default";
+
+/// A further name of a model: `NAME=MODEL`. The name `*` stands for any, the model `default` for all.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Alias {
+    /// The name that clients send.
+    pub name: String,
+    /// The model that they get.
+    pub model: String,
+}
+
+/// A text that is no alias.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("an alias is NAME=MODEL, such as gpt-4o-mini=embedded or *=default")]
+pub struct ParseAliasError;
+
+impl FromStr for Alias {
+    type Err = ParseAliasError;
+
+    fn from_str(text: &str) -> Result<Self, ParseAliasError> {
+        let (name, model) = text.split_once('=').ok_or(ParseAliasError)?;
+        let (name, model) = (name.trim(), model.trim());
+        if name.is_empty() || model.is_empty() || name == DEFAULT {
+            return Err(ParseAliasError);
+        }
+        Ok(Self { name: name.to_owned(), model: model.to_owned() })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

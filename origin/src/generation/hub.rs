@@ -1,8 +1,11 @@
 //! Every stream's life: started, attached to, stopped, left to linger, drained.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 use headwater_protocol::{Cursor, OriginName, Problem, StreamId};
@@ -20,14 +23,19 @@ use tracing::Instrument;
 use super::{Reader, admission::Slot, failures::JournalFailures, task::Generation};
 use crate::{
     config::limits::Limits,
+    dialect::Dialect,
     journal::{Claimed, Idempotency, Journal, Opened, Writer},
-    model::fallback::Fallback,
-    stream::{Cancel, Framing, ReaderGuard, Stream},
+    model::{Request, fallback::Fallback, names::DEFAULT},
+    stream::{Cancel, Opening, ReaderGuard, Stream},
     telemetry::{
         metrics::{Attachment, Metrics},
         record::{Asked, Record},
     },
 };
+
+/// How long a start waits for its answer's end, where the response is one value: a failure until then is a status, which
+/// clients know how to repeat. The edge waits 10 s for a response's headers.
+const WHOLE_WINDOW: Duration = Duration::from_secs(8);
 
 /// The streams of this origin.
 #[derive(Clone)]
@@ -53,14 +61,26 @@ struct Inner {
 
 /// A request for a new stream.
 pub struct Start {
-    /// The prompt.
-    pub prompt: String,
+    /// What is asked of the models.
+    pub request: Request,
+    /// What its readers are told of it.
+    pub opening: Opening,
     /// The idempotency key, where there is one.
     pub idempotency: Option<Idempotency>,
-    /// How its first reader reads.
-    pub framing: Framing,
+    /// How the first reader reads.
+    pub dialect: Dialect,
+    /// Whether that reader can come back after a cut: then the generation waits for it. Else it stops when the reader leaves.
+    pub may_return: bool,
     /// What the record tells of it.
     pub asked: Asked,
+}
+
+impl Start {
+    /// A start of all models, without a key, by a reader in this project's own dialect.
+    pub fn prompt(text: impl Into<String>) -> Self {
+        let (request, opening) = (Request::prompt(text), Opening::now(DEFAULT.to_owned(), None));
+        Self { request, opening, idempotency: None, dialect: Dialect::Own, may_return: true, asked: Asked::default() }
+    }
 }
 
 /// The result of [`Hub::attach`].
@@ -110,22 +130,35 @@ impl Hub {
     }
 
     /// Starts a stream, or attaches to the one that the same key has started. Waits for the first event, at
-    /// most for the start window.
+    /// most for the start window; in a dialect whose response is one value for the end, at most for [`WHOLE_WINDOW`].
     ///
     /// # Errors
     /// The failure that came instead of a first token; no room; a key of another start, or of a stream that is
     /// no longer kept; the journal.
     pub async fn start(&self, start: Start) -> Result<Reader, Problem> {
         let hub = &self.0;
-        let (framing, key) = (start.framing, start.idempotency.as_ref().map(|idempotency| idempotency.key.clone()));
+        let began = Instant::now();
+        let (dialect, may_return) = (start.dialect, start.may_return);
+        let key = start.idempotency.as_ref().map(|idempotency| idempotency.key.clone());
         // A slot first, then the journal: a refusal costs it nothing.
         let guard = match self.admit() {
             Ok(admission) => self.open(admission, start).await?,
-            Err(refusal) => self.attach_to_key(start.idempotency, framing, refusal).await?,
+            Err(refusal) => self.attach_to_key(start.idempotency, may_return, refusal).await?,
         };
         let stream = guard.stream();
-        match stream.buffer.answer(hub.limits.start_window).await {
-            Ok(()) => Ok(hub.reader(guard, 0, framing, Attachment::Start)),
+        let mut answer = stream.buffer.answer(hub.limits.start_window).await;
+        if dialect.is_whole() && answer.is_ok() {
+            let _ = timeout_at(began + WHOLE_WINDOW, stream.buffer.ended()).await;
+            if let Some(problem) = stream.buffer.terminal().and_then(|terminal| terminal.failed) {
+                if stream.readers.counts().attached > 1 {
+                    // The stream stays for the others.
+                    return Err(problem);
+                }
+                answer = Err(problem);
+            }
+        }
+        match answer {
+            Ok(()) => Ok(hub.reader(guard, 0, dialect, Attachment::Start)),
             Err(problem) => {
                 if let Err(error) = hub.journal.discard(stream.id(), key.as_ref()).await {
                     // The key stays until it expires.
@@ -136,13 +169,13 @@ impl Hub {
         }
     }
 
-    /// Attaches a framed reader at the cursor.
+    /// Attaches a reader at the cursor, who reads this project's own dialect.
     ///
     /// # Errors
-    /// The stream is unknown or no longer kept; the cursor is past its end; the journal.
-    pub async fn attach(&self, cursor: &Cursor) -> Result<Attached, Problem> {
+    /// The stream is unknown, no longer kept or another caller's; the cursor is past its end; the journal.
+    pub async fn attach(&self, cursor: &Cursor, caller: Option<&str>) -> Result<Attached, Problem> {
         let hub = &self.0;
-        let stream = hub.find(&cursor.id).await?;
+        let stream = hub.find(&cursor.id, caller).await?;
         hub.may_follow(&stream)?;
         let ended = stream.buffer.has_ended();
         if ended {
@@ -154,15 +187,15 @@ impl Hub {
         }
         let guard = stream.attach(true, true);
         let attachment = if ended { Attachment::Replay } else { Attachment::Resume };
-        Ok(Attached::Reader(hub.reader(guard, cursor.next, Framing::Framed, attachment)))
+        Ok(Attached::Reader(hub.reader(guard, cursor.next, Dialect::Own, attachment)))
     }
 
     /// Ends a stream now, and returns when it has ended. One that has ended already stays as it is.
     ///
     /// # Errors
-    /// The stream is unknown or no longer kept; the journal.
-    pub async fn stop(&self, id: &StreamId) -> Result<(), Problem> {
-        let stream = self.0.find(id).await?;
+    /// The stream is unknown, no longer kept or another caller's; the journal.
+    pub async fn stop(&self, id: &StreamId, caller: Option<&str>) -> Result<(), Problem> {
+        let stream = self.0.find(id, caller).await?;
         // Where the generation runs here this ends it; where it runs elsewhere nobody here looks at it.
         stream.readers.cancel(Cancel::Stopped);
         let asked = self.0.journal.stop(&stream).await;
@@ -206,6 +239,11 @@ impl Hub {
         }
     }
 
+    /// Of the options of a request, those that a model which may answer it can do nothing with.
+    pub fn ignored(&self, request: &Request) -> Vec<&'static str> {
+        self.0.models.ignored(request)
+    }
+
     /// The metrics so far, as Prometheus reads them.
     pub fn metrics(&self) -> String {
         let Status { running, queued, .. } = self.status();
@@ -233,21 +271,21 @@ impl Hub {
     /// Opens a stream for an admitted start, or attaches to the one that its key has opened.
     async fn open(&self, admission: Admission, start: Start) -> Result<ReaderGuard, Problem> {
         let hub = &self.0;
-        let Start { prompt, idempotency, framing, asked } = start;
-        let opened = hub.journal.open(new_id(&hub.name), idempotency.clone()).await;
+        let Start { request, opening, idempotency, may_return, asked, .. } = start;
+        let opened = hub.journal.open(new_id(&hub.name), opening, idempotency.clone()).await;
         let opened = opened.map_err(|error| hub.failures.problem("open", &error))?;
         hub.failures.clear();
         match opened {
             Opened::New(stream, writer) => {
-                let guard = attach(&stream, framing);
-                hub.generate(admission, prompt, asked, stream, writer);
+                let guard = stream.attach(may_return, false);
+                hub.generate(admission, request, asked, stream, writer);
                 Ok(guard)
             }
             Opened::Taken => {
                 // Its slot is free while the stream is looked for.
                 drop(admission);
                 // Where the key was freed meanwhile the start can be repeated.
-                self.attach_to_key(idempotency, framing, Problem::overloaded()).await
+                self.attach_to_key(idempotency, may_return, Problem::overloaded()).await
             }
         }
     }
@@ -256,7 +294,7 @@ impl Hub {
     async fn attach_to_key(
         &self,
         idempotency: Option<Idempotency>,
-        framing: Framing,
+        may_return: bool,
         refusal: Problem,
     ) -> Result<ReaderGuard, Problem> {
         let hub = &self.0;
@@ -270,7 +308,7 @@ impl Hub {
             None => None,
         };
         match claimed {
-            Some(claimed) => hub.attach_to(claimed, framing),
+            Some(claimed) => hub.attach_to(claimed, may_return),
             None => {
                 hub.metrics.refused(refusal.kind().name());
                 Err(refusal)
@@ -280,9 +318,10 @@ impl Hub {
 }
 
 impl Inner {
-    async fn find(&self, id: &StreamId) -> Result<Arc<Stream>, Problem> {
+    /// Another caller's stream is none.
+    async fn find(&self, id: &StreamId, caller: Option<&str>) -> Result<Arc<Stream>, Problem> {
         let found = self.journal.find(id).await.map_err(|error| self.failures.problem("find", &error))?;
-        found.ok_or_else(Problem::no_such_stream)
+        found.filter(|stream| stream.is_open_to(caller)).ok_or_else(Problem::no_such_stream)
     }
 
     /// Refuses what would be broken off at once: in a drain other origins serve what runs at other origins.
@@ -290,13 +329,13 @@ impl Inner {
         if self.draining.is_cancelled() && stream.runs_elsewhere() { Err(Problem::draining()) } else { Ok(()) }
     }
 
-    fn attach_to(&self, claimed: Claimed, framing: Framing) -> Result<ReaderGuard, Problem> {
+    fn attach_to(&self, claimed: Claimed, may_return: bool) -> Result<ReaderGuard, Problem> {
         match claimed {
             Claimed::ByAnother => Err(Problem::key_reused()),
             Claimed::Expired => Err(Problem::expired()),
             Claimed::Stream(stream) => {
                 self.may_follow(&stream)?;
-                Ok(attach(&stream, framing))
+                Ok(stream.attach(may_return, false))
             }
         }
     }
@@ -305,7 +344,7 @@ impl Inner {
     fn generate(
         &self,
         Admission { slot, running }: Admission,
-        prompt: String,
+        request: Request,
         asked: Asked,
         stream: Arc<Stream>,
         writer: Box<dyn Writer>,
@@ -316,7 +355,8 @@ impl Inner {
         let interrupted = self.interrupted.clone();
         // Every line that is logged meanwhile names the stream.
         let span = tracing::info_span!("generation", stream = %stream.id());
-        let generation = Generation { models, prompt, stream, writer, limits, record, failures, interrupted };
+        let generation =
+            Generation { models, request: Some(request), stream, writer, limits, record, failures, interrupted };
         let run = async move {
             generation.run(slot).await;
             drop(running);
@@ -324,9 +364,9 @@ impl Inner {
         tokio::spawn(run.instrument(span));
     }
 
-    fn reader(&self, guard: ReaderGuard, next: u64, framing: Framing, attachment: Attachment) -> Reader {
+    fn reader(&self, guard: ReaderGuard, next: u64, dialect: Dialect, attachment: Attachment) -> Reader {
         let counted = self.metrics.attached(attachment);
-        Reader::new(guard, next, framing, self.limits.pace, counted, self.draining.clone())
+        Reader::new(guard, next, dialect, self.limits.pace, counted, self.draining.clone())
     }
 }
 
@@ -335,11 +375,6 @@ struct Admission {
     slot: Slot,
     /// Counts it among the running until its task has ended.
     running: TaskTrackerToken,
-}
-
-/// One more reader that starts the stream or repeats its start.
-fn attach(stream: &Arc<Stream>, framing: Framing) -> ReaderGuard {
-    stream.attach(framing == Framing::Framed, false)
 }
 
 /// A new stream's id at the origin `name`.

@@ -1,7 +1,7 @@
-//! The reader of one connection: frames from its cursor on, heartbeats in silence. Each write carries all frames that
+//! The reader of one connection: frames from its cursor on, in its dialect, heartbeats in silence. Each write carries all frames that
 //! are ready.
 
-use std::{io, pin::Pin};
+use std::{io, mem, pin::Pin};
 
 use bytes::Bytes;
 use futures::stream;
@@ -11,7 +11,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::limits::Pace,
-    stream::{Framing, Read, ReaderGuard, Stream, frame},
+    dialect::{Dialect, Writer},
+    stream::{Read, ReaderGuard, Stream},
     telemetry::metrics::Counted,
 };
 
@@ -23,12 +24,13 @@ pub struct Reader {
     guard: ReaderGuard,
     /// Counts this reader in the metrics.
     _counted: Counted,
-    framing: Framing,
+    dialect: Dialect,
+    writer: Box<dyn Writer>,
     pace: Pace,
     /// The index of the next event to write.
     next: u64,
-    /// The opening event, until it is written.
-    opening: Option<String>,
+    /// The response has been opened.
+    opened: bool,
     last_tokens: Option<Instant>,
     silent_since: Instant,
     /// Fires at the next heartbeat or before. It is set anew only where it has fired: tokens put heartbeats off all the time.
@@ -47,21 +49,22 @@ impl Reader {
     pub(crate) fn new(
         guard: ReaderGuard,
         next: u64,
-        framing: Framing,
+        dialect: Dialect,
         pace: Pace,
         counted: Counted,
         draining: CancellationToken,
     ) -> Self {
         let cursor = Cursor { id: guard.stream().id().clone(), next };
-        let opening = (framing == Framing::Framed).then(|| frame::opening(&cursor));
+        let writer = dialect.writer(&cursor, guard.stream().opening());
         let silent_since = Instant::now();
         Self {
             guard,
             _counted: counted,
-            framing,
+            dialect,
+            writer,
             pace,
             next,
-            opening,
+            opened: false,
             last_tokens: None,
             silent_since,
             timer: None,
@@ -75,9 +78,9 @@ impl Reader {
         self.guard.stream()
     }
 
-    /// How the response is framed.
-    pub fn framing(&self) -> Framing {
-        self.framing
+    /// How the response is written.
+    pub fn dialect(&self) -> Dialect {
+        self.dialect
     }
 
     /// The response's body: each item is one write. It ends behind the terminal event, or with an error where
@@ -96,27 +99,30 @@ impl Reader {
             match stream.buffer.read(self.next, WRITE_BYTES, now < due) {
                 Read::Frames { bytes, next, terminal } => {
                     self.next = next;
-                    (self.last_tokens, self.silent_since) = (Some(now), now);
-                    // A bare stream tells of a failure by breaking off, behind its last chunk.
+                    // Those who aren't told of a failure are broken off, behind what came before it.
                     let failed = terminal && stream.buffer.terminal().is_some_and(|terminal| terminal.failed.is_some());
-                    self.ended = terminal && !(failed && self.framing == Framing::Bare);
-                    let bytes = self.framed(bytes);
+                    self.ended = terminal && !(failed && self.dialect.breaks_off());
+                    let bytes = self.written(bytes);
                     if !bytes.is_empty() {
+                        (self.last_tokens, self.silent_since) = (Some(now), now);
                         return Some(Ok(bytes));
                     }
                 }
                 // More of them, the terminal event above all, may come before.
                 Read::Held => drop(timeout_at(due, grown).await),
                 Read::Pending => {
-                    if let Some(opening) = self.opening.take() {
-                        self.silent_since = now;
-                        return Some(Ok(opening.into()));
+                    if !self.opened {
+                        let opening = self.written(Bytes::new());
+                        if !opening.is_empty() {
+                            self.silent_since = now;
+                            return Some(Ok(opening));
+                        }
                     }
-                    let heartbeat = self.pace.heartbeat.filter(|_| self.framing == Framing::Framed);
-                    let beat = heartbeat.map(|after| self.silent_since + after);
-                    if beat.is_some_and(|at| at <= now) {
+                    let heartbeat = self.pace.heartbeat.zip(self.dialect.heartbeat());
+                    let beat = heartbeat.map(|(after, _)| self.silent_since + after);
+                    if let Some((_, heartbeat)) = heartbeat.filter(|(after, _)| self.silent_since + *after <= now) {
                         self.silent_since = now;
-                        return Some(Ok(Bytes::from_static(frame::HEARTBEAT.as_bytes())));
+                        return Some(Ok(Bytes::from_static(heartbeat)));
                     }
                     let news = wait(&mut self.timer, beat, grown);
                     tokio::select! {
@@ -124,7 +130,7 @@ impl Reader {
                         () = self.draining.cancelled(), if stream.runs_elsewhere() => return Some(self.broken_off().await),
                     }
                 }
-                // A bare stream has failed, or the cursor is past the last event.
+                // The stream has failed, and its reader isn't told; or the cursor is past the last event.
                 Read::Ended => return Some(self.broken_off().await),
             }
         }
@@ -139,11 +145,14 @@ impl Reader {
         Err(io::Error::other(BrokenOff))
     }
 
-    fn framed(&mut self, bytes: Bytes) -> Bytes {
-        match (self.framing, self.opening.take()) {
-            (Framing::Framed, None) => bytes,
-            (Framing::Framed, Some(opening)) => [opening.as_bytes(), &bytes].concat().into(),
-            (Framing::Bare, _) => frame::bare(&bytes).into(),
+    /// These frames in the reader's dialect, behind what opens the response.
+    fn written(&mut self, frames: Bytes) -> Bytes {
+        let opening = if mem::replace(&mut self.opened, true) { Bytes::new() } else { self.writer.open() };
+        let written = if frames.is_empty() { frames } else { self.writer.write(frames) };
+        match (opening.is_empty(), written.is_empty()) {
+            (true, _) => written,
+            (_, true) => opening,
+            (false, false) => [opening, written].concat().into(),
         }
     }
 }

@@ -18,7 +18,7 @@ use crate::{
     config::limits::Limits,
     journal::{JournalError, Writer},
     model::{
-        ModelError, Token,
+        ModelError, Request, Token,
         fallback::{Fallback, Passed},
     },
     stream::{Cancel, Done, Event, Finish, Stream, Timing, Usage, frame},
@@ -32,7 +32,8 @@ const MAX_BATCH: usize = 32;
 /// One stream's generation.
 pub(crate) struct Generation {
     pub(crate) models: Arc<Fallback>,
-    pub(crate) prompt: String,
+    /// Empty once a model answers: a conversation may be large, and an answer long.
+    pub(crate) request: Option<Request>,
     pub(crate) stream: Arc<Stream>,
     pub(crate) writer: Box<dyn Writer>,
     pub(crate) limits: Arc<Limits>,
@@ -84,7 +85,9 @@ impl Generation {
             Passed::Full => record.passed_over(model, Kind::Overloaded.name()),
         };
         // Boxed: what a call of a model takes until its first token is not kept for the rest of the answer.
-        let begun = Box::pin(self.models.begin(&self.prompt, passed));
+        let Some(request) = self.request.take() else { return Ok(self.failed(Problem::internal())) };
+        let models = self.models.clone();
+        let begun = Box::pin(async move { models.begin(&request, passed).await });
         let mut answer = match unless(&mut cancelled, begun).await {
             Err(cancel) => return Ok(self.cancelled(cancel)),
             Ok(Ok(answer)) => answer,
@@ -110,38 +113,53 @@ impl Generation {
 
     /// The model's tokens as events, and the terminal event where the answer ends with them.
     fn take(&mut self, ready: Vec<Result<Token, ModelError>>, model: &str) -> (Vec<Event>, Option<Event>) {
-        let buffer = &self.stream.buffer;
-        let (mut events, mut size, first) = (Vec::with_capacity(ready.len()), buffer.size(), buffer.len());
+        let mut events = Vec::with_capacity(ready.len());
+        let mut size = self.stream.buffer.size();
         for token in ready {
-            let terminal = match token {
+            let fits = match token {
                 Ok(Token::Text(text)) => {
                     let before = events.len();
-                    let whole = frame::pieces(&text).all(|piece| {
-                        size += frame::chunk_frame_bytes(self.stream.id(), first + events.len() as u64, piece);
-                        let fits = size <= self.limits.stream_bytes;
-                        if fits {
-                            events.push(Event::Chunk(piece.to_owned()));
-                        }
-                        fits
-                    });
+                    let fits = self.take_text(&text, Event::Chunk, 0, &mut events, &mut size);
                     if events.len() > before {
                         self.record.token();
                     }
-                    if whole {
-                        continue;
-                    }
-                    self.finished(Finish::Length, None)
+                    fits
                 }
-                Ok(Token::Alive | Token::Connected) => continue,
-                Ok(Token::End { finish, usage }) => self.finished(finish, usage),
+                Ok(Token::Reasoning(text)) => {
+                    self.take_text(&text, Event::Reasoning, frame::REASONING_BYTES, &mut events, &mut size)
+                }
+                Ok(Token::Alive | Token::Connected) => true,
+                Ok(Token::End { finish, usage }) => return (events, Some(self.finished(finish, usage))),
                 Err(error) => {
                     tracing::warn!(model, %error, "the model failed");
-                    self.failed(error.problem())
+                    return (events, Some(self.failed(error.problem())));
                 }
             };
-            return (events, Some(terminal));
+            if !fits {
+                return (events, Some(self.finished(Finish::Length, None)));
+            }
         }
         (events, None)
+    }
+
+    /// Takes a text as events, whose frames have `more` bytes than a chunk's. Returns whether the stream may hold all of it.
+    fn take_text(
+        &self,
+        text: &str,
+        event: fn(String) -> Event,
+        more: usize,
+        events: &mut Vec<Event>,
+        size: &mut usize,
+    ) -> bool {
+        let first = self.stream.buffer.len();
+        frame::pieces(text).all(|piece| {
+            *size += frame::chunk_frame_bytes(self.stream.id(), first + events.len() as u64, piece) + more;
+            let fits = *size <= self.limits.stream_bytes;
+            if fits {
+                events.push(event(piece.to_owned()));
+            }
+            fits
+        })
     }
 
     fn cancelled(&mut self, cancel: Cancel) -> Event {
@@ -246,8 +264,7 @@ mod tests {
         generation::{Hub, Start},
         journal::MemoryJournal,
         model::{Model, Tokens as Answer},
-        stream::Framing,
-        telemetry::record::Asked,
+        prompt::{Conversation, Options},
     };
 
     const EVERY: Duration = Duration::from_millis(500);
@@ -261,7 +278,7 @@ mod tests {
             "says"
         }
 
-        fn generate(&self, _: &str) -> Answer {
+        fn generate(&self, _: &Conversation, _: &Options) -> Answer {
             let each = stream::iter(self.0.clone()).then(async |token| {
                 sleep(EVERY).await;
                 Ok(token)
@@ -286,8 +303,7 @@ mod tests {
         let models = Fallback::new(vec![Arc::new(Says(tokens))], TIMEOUT);
         let journal = Arc::new(MemoryJournal::new(TIMEOUT, 1 << 20));
         let hub = Hub::new("a".parse().unwrap(), models, journal, limits);
-        let (prompt, framing, asked) = (String::new(), Framing::Framed, Asked::default());
-        let reader = hub.start(Start { prompt, idempotency: None, framing, asked }).await.unwrap();
+        let reader = hub.start(Start::prompt("")).await.unwrap();
         reader.stream().buffer.ended().await;
         reader.stream().buffer.terminal().unwrap().failed.map(|problem| problem.kind())
     }

@@ -10,15 +10,16 @@ use headwater_protocol::{Cursor, Problem, StreamId};
 
 use super::{
     problem::ProblemResponse,
-    request::{LAST_EVENT_ID, header_or, parse_cursor, query, take_cursor},
+    request::{LAST_EVENT_ID, caller, header_or, parse_cursor, query, take_cursor},
     router::App,
 };
 use crate::{
+    dialect::Dialect,
     generation::{Attached, Reader},
-    stream::{Framing, frame},
 };
 
 const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Follows the stream from the request's cursor, else from its start.
 pub(super) async fn follow(app: &App, id: &str, request: Request) -> Result<Response, ProblemResponse> {
@@ -31,12 +32,12 @@ pub(super) async fn follow(app: &App, id: &str, request: Request) -> Result<Resp
     if cursor.id != id {
         return Err(Problem::no_such_stream().into());
     }
-    attach(app, &cursor).await
+    attach(app, &cursor, caller(request.headers())).await
 }
 
 /// Attaches a reader at the cursor.
-pub(super) async fn attach(app: &App, cursor: &Cursor) -> Result<Response, ProblemResponse> {
-    match app.hub.attach(cursor).await? {
+pub(super) async fn attach(app: &App, cursor: &Cursor, caller: Option<&str>) -> Result<Response, ProblemResponse> {
+    match app.hub.attach(cursor, caller).await? {
         Attached::Reader(reader) => Ok(answer(reader)),
         // HTML section 9.2.3: it stops an EventSource.
         Attached::AtEnd => Ok((StatusCode::NO_CONTENT, [(header::CACHE_CONTROL, "no-store")]).into_response()),
@@ -45,14 +46,18 @@ pub(super) async fn attach(app: &App, cursor: &Cursor) -> Result<Response, Probl
 
 /// A stream as an answer.
 pub(super) fn answer(reader: Reader) -> Response {
+    let dialect = reader.dialect();
     let headers = [
-        (header::CONTENT_TYPE, frame::MEDIA_TYPE),
+        (header::CONTENT_TYPE, dialect.media_type()),
         (header::CACHE_CONTROL, "no-cache, no-transform"),
-        (header::VARY, "Accept"),
         // nginx and others buffer a response without it.
         (X_ACCEL_BUFFERING, "no"),
     ];
-    let is_framed = reader.framing() == Framing::Framed;
-    let location = is_framed.then(|| [(header::CONTENT_LOCATION, reader.stream().id().path())]);
-    (headers, location, Body::from_stream(reader.into_body())).into_response()
+    let id = reader.stream().id();
+    let varies = matches!(dialect, Dialect::Own | Dialect::Bare).then_some([(header::VARY, "Accept")]);
+    let location = (dialect != Dialect::Bare).then(|| [(header::CONTENT_LOCATION, id.path())]);
+    // OpenAI's clients show it to their users.
+    let is_chat = matches!(dialect, Dialect::Chat { .. } | Dialect::ChatWhole);
+    let request_id = is_chat.then(|| [(X_REQUEST_ID, id.to_string())]);
+    (headers, varies, location, request_id, Body::from_stream(reader.into_body())).into_response()
 }

@@ -2,11 +2,17 @@
 
 use axum::{
     extract::Request,
-    http::{HeaderValue, StatusCode, header},
+    http::{HeaderName, HeaderValue, StatusCode, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use headwater_protocol::{Kind, Problem, header::PROBLEM};
+use headwater_protocol::{
+    Kind, Problem,
+    header::{JSON, PROBLEM},
+    openai::{self, ErrorBody},
+};
+
+const HEADWATER_PROBLEM: HeaderName = HeaderName::from_static("headwater-problem");
 
 /// A handler's problem. It becomes an answer in [`answer`], where the path is known.
 pub(super) struct ProblemResponse(Problem);
@@ -35,14 +41,24 @@ pub(super) async fn answer(request: Request, next: Next) -> Response {
     }
 }
 
-/// The problem as an answer to a request for the path `instance`.
+/// The problem as an answer to a request for the path `instance`, in the manner of that path.
 pub(super) fn document(problem: &Problem, instance: &str) -> Response {
-    let headers = [(header::CONTENT_TYPE, PROBLEM), (header::CACHE_CONTROL, "no-store")];
+    let openai = openai::is_path(instance);
+    let (media_type, body) =
+        if openai { (JSON, ErrorBody::of(problem).to_json()) } else { (PROBLEM, problem.document(instance)) };
+    let headers = [
+        (header::CONTENT_TYPE, media_type),
+        (header::CACHE_CONTROL, "no-store"),
+        // By it the edge knows the origin's own answers, whatever their form.
+        (HEADWATER_PROBLEM, problem.kind().name()),
+    ];
+    let should_retry = if problem.retryable() { "true" } else { "false" };
+    let should_retry = openai.then_some([(openai::SHOULD_RETRY, should_retry)]);
     let allow = problem.allow().map(|allow| [(header::ALLOW, allow)]);
     let retry_after = problem.retry_after_s().map(|seconds| [(header::RETRY_AFTER, HeaderValue::from(seconds))]);
     // RFC 9110 section 15.5.2.
     let challenge = (problem.kind() == Kind::Unauthorised).then_some([(header::WWW_AUTHENTICATE, "Bearer")]);
-    (status(problem), headers, allow, retry_after, challenge, problem.document(instance)).into_response()
+    (status(problem), headers, should_retry, allow, retry_after, challenge, body).into_response()
 }
 
 fn status(problem: &Problem) -> StatusCode {

@@ -11,8 +11,8 @@ use headwater_protocol::{
     header::{self as rules, accepts_event_stream},
 };
 
-use crate::stream::Framing;
-
+/// The edge's name of a caller who has shown it a key.
+const CALLER: HeaderName = HeaderName::from_static("x-headwater-caller");
 pub(super) const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
 /// Whether a browser sends it ahead of a visit (`Sec-Purpose: prefetch`).
@@ -20,10 +20,20 @@ pub(super) fn is_prefetch(headers: &HeaderMap) -> bool {
     headers.get_all("sec-purpose").iter().filter_map(|purpose| purpose.to_str().ok()).any(rules::is_prefetch)
 }
 
-/// Framed where `Accept` names event streams, else bare.
-pub(super) fn framing(headers: &HeaderMap) -> Framing {
+/// Whether `Accept` names event streams.
+pub(super) fn names_event_stream(headers: &HeaderMap) -> bool {
     let names = |accept: &HeaderValue| accept.to_str().is_ok_and(accepts_event_stream);
-    if headers.get_all(header::ACCEPT).iter().any(names) { Framing::Framed } else { Framing::Bare }
+    headers.get_all(header::ACCEPT).iter().any(names)
+}
+
+/// Who asks, where the edge knows.
+pub(super) fn caller(headers: &HeaderMap) -> Option<&str> {
+    text(headers, &CALLER)
+}
+
+/// A header's text.
+pub(super) fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
+    headers.get(name)?.to_str().ok()
 }
 
 /// The query's members.

@@ -15,11 +15,13 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 use super::{
     auth::{self, Secrets},
-    follow, health,
+    chat, follow, health, openai,
     problem::{self, ProblemResponse},
-    start, stop,
+    prompts,
+    request::caller,
+    stop,
 };
-use crate::{generation::Hub, prompt::Prompts, telemetry::metrics};
+use crate::{generation::Hub, model::names::ModelNames, prompt::Prompts, telemetry::metrics};
 
 /// What the handlers work with.
 pub struct App {
@@ -27,6 +29,10 @@ pub struct App {
     pub hub: Hub,
     /// The prompts.
     pub prompts: Prompts,
+    /// The models, by the names that clients have for them.
+    pub models: ModelNames,
+    /// When the process was started, seconds since 1970.
+    pub started: u64,
     /// The edge's secrets.
     pub secrets: Secrets,
     /// Whether variables go to the log.
@@ -37,7 +43,12 @@ pub struct App {
 pub fn router(app: App) -> Router {
     let app = Arc::new(app);
     let routes = Router::new()
-        .route("/prompts/{name}", any(start::start))
+        .route("/prompts/{name}", any(prompts::start))
+        .route("/chat", any(chat::start))
+        .route("/v1/chat/completions", any(openai::completions))
+        .route("/v1/models", any(openai::list))
+        // A name may have slashes.
+        .route("/v1/models/{*name}", any(openai::model))
         .route("/streams/{id}", any(stream))
         .layer(middleware::from_fn_with_state(app.clone(), auth::authorise))
         .route("/healthz", any(health::health))
@@ -67,7 +78,7 @@ async fn stream(
     let Path(id) = path.map_err(|_| Problem::no_such_path())?;
     match *request.method() {
         Method::GET => follow::follow(&app, &id, request).await,
-        Method::DELETE => stop::stop(&app, &id).await,
+        Method::DELETE => stop::stop(&app, &id, caller(request.headers())).await,
         _ => Err(Problem::invalid_method("GET, DELETE").into()),
     }
 }

@@ -1,105 +1,150 @@
-//! `GET|POST /prompts/NAME`: starts a stream, or with a cursor goes on with one.
+//! What all routes share that start a stream: the request's head, its body, and the way to the answer.
 
-use std::{error::Error, iter, sync::Arc, time::Duration};
+use std::{error::Error, time::Duration};
 
 use axum::{
-    body::{Body, HttpBody, to_bytes},
-    extract::{Path, Request, State, rejection::PathRejection},
-    http::{HeaderMap, HeaderName, Method, Version, header},
+    body::{Body, Bytes, HttpBody, to_bytes},
+    http::{HeaderName, HeaderValue, Method, Version, header, request},
     response::{IntoResponse, Response},
 };
 use headwater_protocol::{
-    KEY_PARAMETER, MAX_BODY_BYTES, Problem, Variables,
+    IdempotencyKey, Problem,
     header::{JSON, is_media_type},
 };
 use http_body_util::LengthLimitError;
-use sha2::{Digest, Sha256};
 use tokio::time::{Instant, timeout};
 
 use super::{
     follow,
     problem::ProblemResponse,
-    request::{LAST_EVENT_ID, framing, header_or, is_prefetch, parse_cursor, query, take_cursor},
+    request::{LAST_EVENT_ID, caller, header_or, names_event_stream, parse_cursor, text},
     router::App,
 };
-use crate::{generation::Start, journal::Idempotency, stream::Framing, telemetry::record::Asked};
+use crate::{
+    dialect::{Dialect, input::Input},
+    generation::Start,
+    journal::Idempotency,
+    model::{Request, names::DEFAULT},
+    stream::Opening,
+    telemetry::record::Asked,
+};
 
 /// How long a body may take.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+/// A key that the edge has made, so that a start that it sends to one origin after the other is one start. The client doesn't
+/// know it, and can't come back with it.
+const ATTEMPT: HeaderName = HeaderName::from_static("x-headwater-attempt");
+const IGNORED: HeaderName = HeaderName::from_static("headwater-ignored");
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
-/// Starts the prompt `NAME`, or attaches to the stream that the cursor or the key names.
-pub(super) async fn start(
-    State(app): State<Arc<App>>,
-    path: Result<Path<String>, PathRejection>,
-    request: Request,
-) -> Result<Response, ProblemResponse> {
-    let received = Instant::now();
-    let Path(name) = path.map_err(|_| Problem::no_such_path())?;
-    if !matches!(*request.method(), Method::GET | Method::POST) {
-        return Err(Problem::invalid_method("GET, POST").into());
+/// The head of a request for a stream, and when it came.
+pub(super) struct Head {
+    received: Instant,
+    pub(super) parts: request::Parts,
+}
+
+/// What is asked for.
+pub(super) struct Asks {
+    pub(super) input: Input,
+    pub(super) dialect: Dialect,
+    /// The idempotency key in the query.
+    pub(super) key: Option<String>,
+    /// The prompt's name, or the path: for the record.
+    pub(super) name: String,
+    /// What may be logged of it.
+    pub(super) logged: Option<String>,
+    /// The request's members that are ignored.
+    pub(super) ignored: Vec<String>,
+}
+
+impl Head {
+    pub(super) fn new(parts: request::Parts) -> Self {
+        Self { received: Instant::now(), parts }
     }
-    if is_prefetch(request.headers()) {
-        return Err(Problem::prefetch().into());
-    }
-    let mut query = query(&request)?;
-    let (cursor, key) = (take_cursor(&mut query), query.0.remove(KEY_PARAMETER));
-    let (parts, body) = request.into_parts();
-    if let Some(cursor) = header_or(&parts.headers, &LAST_EVENT_ID, cursor) {
+
+    /// Goes on with the stream of the request's cursor, where it has one. `parameter`: that in the query.
+    pub(super) async fn resume(
+        &self,
+        app: &App,
+        parameter: Option<String>,
+        body: Body,
+    ) -> Result<Result<Response, Body>, ProblemResponse> {
+        let Some(cursor) = header_or(&self.parts.headers, &LAST_EVENT_ID, parameter) else { return Ok(Err(body)) };
         let cursor = parse_cursor(&cursor)?;
         // The body is not used, but it must be read: behind an unread one hyper doesn't see the reader leave.
-        let _ = timeout(BODY_TIMEOUT, to_bytes(body, MAX_BODY_BYTES)).await;
-        return follow::attach(&app, &cursor).await;
+        let _ = timeout(BODY_TIMEOUT, to_bytes(body, headwater_protocol::MAX_BODY_BYTES)).await;
+        follow::attach(app, &cursor, caller(&self.parts.headers)).await.map(Ok)
     }
-    let framing = framing(&parts.headers);
-    if framing == Framing::Bare && parts.version < Version::HTTP_11 {
-        return Err(Problem::bare_over_http_10().into());
-    }
-    let variables = if parts.method == Method::POST { json(&parts.headers, body).await? } else { query };
-    let prompt = app.prompts.render(&name, &variables)?;
-    let key = header_or(&parts.headers, &IDEMPOTENCY_KEY, key).map(|key| key.parse()).transpose()?;
-    let idempotency = key.map(|key| Idempotency { key, fingerprint: fingerprint(&name, &variables) });
-    let asked = Asked {
-        variables: app.log_variables.then(|| variables.to_json()),
-        trace: parts.headers.get(TRACEPARENT).and_then(|value| value.to_str().ok()?.parse().ok()),
-        prompt: name,
-    };
-    let reader = app.hub.start(Start { prompt, idempotency, framing, asked }).await?;
-    let waited = format!("wait;dur={:.1}", received.elapsed().as_secs_f64() * 1e3);
-    Ok(([(SERVER_TIMING, waited)], follow::answer(reader)).into_response())
-}
 
-/// A digest of the prompt's name and the variables.
-fn fingerprint(name: &str, variables: &Variables) -> [u8; 32] {
-    let mut digest = Sha256::new();
-    // Each text with its length, so that no two lists have the same bytes.
-    for text in iter::once(name).chain(variables.0.iter().flat_map(|(name, value)| [name.as_str(), value])) {
-        digest.update(text.len().to_le_bytes());
-        digest.update(text);
-    }
-    digest.finalize().into()
-}
-
-/// A body as variables.
-async fn json(headers: &HeaderMap, body: Body) -> Result<Variables, Problem> {
-    let media_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    if !is_media_type(media_type, JSON) {
-        return Err(Problem::not_json());
-    }
-    // A declared length over the limit is refused without reading the body.
-    if body.size_hint().lower() > MAX_BODY_BYTES as u64 {
-        return Err(Problem::too_large(MAX_BODY_BYTES));
-    }
-    let body = match timeout(BODY_TIMEOUT, to_bytes(body, MAX_BODY_BYTES)).await {
-        Ok(Ok(body)) => body,
-        Ok(Err(error)) if error.source().is_some_and(<dyn Error>::is::<LengthLimitError>) => {
-            return Err(Problem::too_large(MAX_BODY_BYTES));
+    /// Framed where `Accept` names event streams, else bare.
+    ///
+    /// # Errors
+    /// It is bare over HTTP/1.0.
+    pub(super) fn own_dialect(&self) -> Result<Dialect, Problem> {
+        if names_event_stream(&self.parts.headers) {
+            return Ok(Dialect::Own);
         }
-        Ok(Err(_)) => return Err(Problem::bad_request("the body broke off; send it again")),
-        Err(_) => return Err(Problem::bad_request("the body was too slow; send it in one piece")),
-    };
-    Variables::from_json(&body)
+        if self.parts.version < Version::HTTP_11 { Err(Problem::bare_over_http_10()) } else { Ok(Dialect::Bare) }
+    }
+
+    pub(super) fn is_post(&self) -> bool {
+        self.parts.method == Method::POST
+    }
+
+    /// The body, declared as JSON, of `most` bytes.
+    ///
+    /// # Errors
+    /// It is declared as something else, too large, too slow, or broken off.
+    pub(super) async fn json(&self, body: Body, most: usize) -> Result<Bytes, Problem> {
+        let media_type = text(&self.parts.headers, &header::CONTENT_TYPE).unwrap_or_default();
+        if !is_media_type(media_type, JSON) {
+            return Err(Problem::not_json());
+        }
+        // A declared length over the limit is refused without reading the body.
+        if body.size_hint().lower() > most as u64 {
+            return Err(Problem::too_large(most));
+        }
+        match timeout(BODY_TIMEOUT, to_bytes(body, most)).await {
+            Ok(Ok(body)) => Ok(body),
+            Ok(Err(error)) if error.source().is_some_and(<dyn Error>::is::<LengthLimitError>) => {
+                Err(Problem::too_large(most))
+            }
+            Ok(Err(_)) => Err(Problem::bad_request("the body broke off; send it again")),
+            Err(_) => Err(Problem::bad_request("the body was too slow; send it in one piece")),
+        }
+    }
+
+    /// Starts a stream, or attaches to the one that the key has started.
+    pub(super) async fn start(&self, app: &App, asks: Asks) -> Result<Response, ProblemResponse> {
+        let headers = &self.parts.headers;
+        let Asks { input: Input { conversation, options, model }, dialect, key, name, logged, ignored } = asks;
+        let caller = caller(headers);
+        let asked_model = model.as_deref().unwrap_or(DEFAULT);
+        let own_key = header_or(headers, &IDEMPOTENCY_KEY, key);
+        // Who reads this project's own dialect has the stream's id to come back with.
+        let may_return = dialect == Dialect::Own || (own_key.is_some() && dialect != Dialect::Bare);
+        let key = own_key.or_else(|| header_or(headers, &ATTEMPT, None));
+        let key: Option<IdempotencyKey> = key.map(|key| key.parse()).transpose()?;
+        let fingerprint = || conversation.digest(Some(asked_model), &options);
+        let idempotency = key.map(|key| Idempotency { key: key.of_caller(caller), fingerprint: fingerprint() });
+        let opening = Opening::now(asked_model.to_owned(), caller.map(str::to_owned));
+        let request = Request { model: app.models.resolve(asked_model)?, conversation, options };
+        let ignored = ignored_header(app.hub.ignored(&request), &ignored);
+        let trace = text(headers, &TRACEPARENT).and_then(|value| value.parse().ok());
+        let asked = Asked { prompt: name, variables: logged, trace };
+        let start = Start { request, opening, idempotency, dialect, may_return, asked };
+        let reader = app.hub.start(start).await?;
+        let waited = format!("wait;dur={:.1}", self.received.elapsed().as_secs_f64() * 1e3);
+        Ok(([(SERVER_TIMING, waited)], ignored, follow::answer(reader)).into_response())
+    }
+}
+
+/// Tells which options and members of a request are ignored.
+fn ignored_header(options: Vec<&str>, members: &[String]) -> Option<[(HeaderName, HeaderValue); 1]> {
+    let names: Vec<&str> = options.into_iter().chain(members.iter().map(String::as_str)).collect();
+    let value = HeaderValue::from_str(&names.join(", ")).ok().filter(|value| !value.is_empty())?;
+    Some([(IGNORED, value)])
 }

@@ -15,7 +15,7 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::time::{Instant, sleep};
 
 use super::{Claimed, Idempotency, Journal, JournalError, OVERHEAD, Opened, Writer};
-use crate::stream::{Append, Buffer, Event, Stream};
+use crate::stream::{Append, Buffer, Event, Opening, Stream};
 
 /// Streams in memory. Finished ones are kept for a time, within a budget; running ones always.
 ///
@@ -64,7 +64,12 @@ impl MemoryJournal {
         Self(Arc::new(Inner { retention, budget, used: Arc::default(), state: Mutex::default() }))
     }
 
-    fn open_now(&self, id: StreamId, idempotency: Option<Idempotency>) -> Result<Opened, JournalError> {
+    fn open_now(
+        &self,
+        id: StreamId,
+        opening: Opening,
+        idempotency: Option<Idempotency>,
+    ) -> Result<Opened, JournalError> {
         let mut state = self.swept();
         if idempotency.as_ref().is_some_and(|idempotency| state.keys.contains_key(&idempotency.key)) {
             return Ok(Opened::Taken);
@@ -74,7 +79,7 @@ impl MemoryJournal {
                 "the keys of streams that it no longer holds fill its memory".into(),
             ));
         }
-        let stream = Arc::new(Stream::with(id.clone(), Buffer::counted(OVERHEAD, self.0.used.clone())));
+        let stream = Arc::new(Stream::with(id.clone(), opening, Buffer::counted(OVERHEAD, self.0.used.clone())));
         let key = idempotency.map(|Idempotency { key, fingerprint }| {
             state.keys.insert(key.clone(), Claim { fingerprint, id: id.clone() });
             key
@@ -146,8 +151,13 @@ impl State {
 }
 
 impl Journal for MemoryJournal {
-    fn open(&self, id: StreamId, idempotency: Option<Idempotency>) -> BoxFuture<'_, Result<Opened, JournalError>> {
-        async { self.open_now(id, idempotency) }.boxed()
+    fn open(
+        &self,
+        id: StreamId,
+        opening: Opening,
+        idempotency: Option<Idempotency>,
+    ) -> BoxFuture<'_, Result<Opened, JournalError>> {
+        async { self.open_now(id, opening, idempotency) }.boxed()
     }
 
     fn lookup<'a>(&'a self, idempotency: &'a Idempotency) -> BoxFuture<'a, Result<Option<Claimed>, JournalError>> {
@@ -252,7 +262,9 @@ mod tests {
     /// A stream of one chunk, finished.
     fn finished(journal: &MemoryJournal, name: &str) -> Arc<Stream> {
         let id = StreamId::new(&name.parse().unwrap(), "0123456789abcdefghijkl".chars());
-        let Ok(Opened::New(stream, mut writer)) = journal.open_now(id, None) else { panic!("it is new") };
+        let Ok(Opened::New(stream, mut writer)) = journal.open_now(id, Opening::default(), None) else {
+            panic!("it is new")
+        };
         let events = [Event::Chunk("x".repeat(CHUNK)), Event::Failed(Problem::abandoned())];
         writer.append(&events).now_or_never().unwrap().unwrap();
         stream

@@ -17,7 +17,7 @@ use headwater_protocol::{IdempotencyKey, StreamId};
 pub use memory::MemoryJournal;
 pub use redis::RedisJournal;
 
-use crate::stream::{Event, Stream};
+use crate::stream::{Event, Opening, Stream};
 
 /// The memory of a stream or a key beside its frames, bytes: ids, maps, the buffer itself. It is counted, so that a flood
 /// of empty streams is bounded too.
@@ -31,7 +31,12 @@ pub trait Journal: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`JournalError::Unavailable`]; the same for all its methods.
-    fn open(&self, id: StreamId, idempotency: Option<Idempotency>) -> BoxFuture<'_, Result<Opened, JournalError>>;
+    fn open(
+        &self,
+        id: StreamId,
+        opening: Opening,
+        idempotency: Option<Idempotency>,
+    ) -> BoxFuture<'_, Result<Opened, JournalError>>;
 
     /// What a start with this key has opened; `None` if there was none. Opens nothing.
     fn lookup<'a>(&'a self, idempotency: &'a Idempotency) -> BoxFuture<'a, Result<Option<Claimed>, JournalError>>;

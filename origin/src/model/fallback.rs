@@ -10,7 +10,7 @@ use tokio::{
 use tracing::Instrument;
 
 use super::{
-    Model, ModelError, Token, Tokens,
+    Model, ModelError, Request, Token, Tokens,
     health::{Call, Health},
 };
 
@@ -50,7 +50,7 @@ pub enum Passed<'a> {
     Full,
 }
 
-enum Asked {
+enum Outcome {
     Answers(Answer),
     Failed(ModelError),
     CoolsDown(ModelError),
@@ -79,6 +79,20 @@ impl Fallback {
         self.members.iter().map(|member| member.model.concurrency()).sum()
     }
 
+    /// The names of the models, in order of preference.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.members.iter().map(|member| member.model.name())
+    }
+
+    /// Of the options those that one of the models that may answer can do nothing with.
+    pub fn ignored(&self, request: &Request) -> Vec<&'static str> {
+        let mut ignored: Vec<_> =
+            self.asked(request).flat_map(|member| member.model.ignored(&request.options)).collect();
+        ignored.sort_unstable();
+        ignored.dedup();
+        ignored
+    }
+
     /// The models, and whether each of them cools down.
     pub fn cooling_down(&self) -> impl Iterator<Item = (&str, bool)> {
         self.members.iter().map(|member| (member.model.name(), member.health.cools_down()))
@@ -93,29 +107,33 @@ impl Fallback {
     /// # Errors
     /// All models failed: the last retryable failure, else the last one. Of a model that cools down it is the failure that
     /// is the reason.
-    pub async fn begin(&self, prompt: &str, mut passed: impl FnMut(&str, Passed<'_>)) -> Result<Answer, ModelError> {
+    pub async fn begin(
+        &self,
+        request: &Request,
+        mut passed: impl FnMut(&str, Passed<'_>),
+    ) -> Result<Answer, ModelError> {
         let mut told = Told::default();
-        let mut uncalled: Vec<&Member> = self.members.iter().collect();
+        let mut uncalled: Vec<&Member> = self.asked(request).collect();
         // Once by health, then those that were left out, where nothing better has answered.
         for forced in [false, true] {
             if forced {
-                let all = self.members.iter().all(|member| member.health.cools_down());
+                let all = self.asked(request).all(|member| member.health.cools_down());
                 uncalled.retain(|member| all || !member.health.cools_down());
             }
             let members = std::mem::take(&mut uncalled);
             for (index, member) in members.iter().enumerate() {
                 let another = members[index + 1..].iter().any(|member| forced || member.health.usable());
-                match self.ask(member, prompt, another, forced).await {
-                    Asked::Answers(answer) => return Ok(answer),
-                    Asked::Failed(error) => {
+                match self.ask(member, request, another, forced).await {
+                    Outcome::Answers(answer) => return Ok(answer),
+                    Outcome::Failed(error) => {
                         passed(member.model.name(), Passed::Failed(&error));
                         told.add(error);
                     }
-                    Asked::CoolsDown(error) => {
+                    Outcome::CoolsDown(error) => {
                         told.add(error);
                         uncalled.push(member);
                     }
-                    Asked::Full => {
+                    Outcome::Full => {
                         passed(member.model.name(), Passed::Full);
                         told.add(ModelError::Overloaded(None));
                         uncalled.push(member);
@@ -126,35 +144,40 @@ impl Fallback {
         Err(told.0.unwrap_or(ModelError::Overloaded(None)))
     }
 
+    /// The models that may answer.
+    fn asked(&self, request: &Request) -> impl Iterator<Item = &Member> {
+        self.members.iter().filter(|member| request.model.as_deref().is_none_or(|name| name == member.model.name()))
+    }
+
     /// Asks one model. With `another` behind it this one isn't waited for where it is full, nor for long where it was cooling
     /// down.
-    async fn ask(&self, member: &Member, prompt: &str, another: bool, forced: bool) -> Asked {
+    async fn ask(&self, member: &Member, request: &Request, another: bool, forced: bool) -> Outcome {
         let longest = self.first_token_timeout;
         if let Some(error) = member.health.reason().filter(|_| !forced) {
-            return Asked::CoolsDown(error);
+            return Outcome::CoolsDown(error);
         }
         let place = match &member.places {
             None => None,
             Some(places) => match places.clone().try_acquire_owned() {
                 Ok(place) => Some(place),
-                Err(_) if another => return Asked::Full,
+                Err(_) if another => return Outcome::Full,
                 Err(_) => match timeout(longest, places.clone().acquire_owned()).await {
                     Ok(Ok(place)) => Some(place),
-                    _ => return Asked::Failed(ModelError::Overloaded(None)),
+                    _ => return Outcome::Failed(ModelError::Overloaded(None)),
                 },
             },
         };
         let mut call = match member.health.call(forced) {
             Ok(call) => call,
-            Err(error) => return Asked::CoolsDown(error),
+            Err(error) => return Outcome::CoolsDown(error),
         };
-        let mut tokens = member.model.generate(prompt);
+        let mut tokens = member.model.generate(&request.conversation, &request.options);
         let short = another && call.in_doubt();
         match first(&mut tokens, &mut call, longest, short).await {
             Ok(first) => {
                 call.answered();
                 let (model, called) = (member.model.clone(), call.called());
-                Asked::Answers(Answer { model, called, first: Some(first), tokens, _place: place })
+                Outcome::Answers(Answer { model, called, first: Some(first), tokens, _place: place })
             }
             Err(error) => {
                 // A model that has a limit answers so where its places are taken by others than us.
@@ -165,7 +188,7 @@ impl Fallback {
                     let until = until.min(call.called() + longest);
                     tokio::spawn(go_on(tokens, call, place, until).in_current_span());
                 }
-                Asked::Failed(error)
+                Outcome::Failed(error)
             }
         }
     }
@@ -194,7 +217,7 @@ impl Answer {
     pub async fn ready(&mut self, most: usize) -> Vec<Result<Token, ModelError>> {
         let mut ready = vec![self.next().await];
         while ready.len() < most
-            && let Some(Ok(Token::Text(_) | Token::Alive | Token::Connected)) = ready.last()
+            && let Some(Ok(Token::Text(_) | Token::Reasoning(_) | Token::Alive | Token::Connected)) = ready.last()
             && let Some(item) = self.next().now_or_never()
         {
             ready.push(item);
@@ -265,7 +288,7 @@ async fn go_on(mut tokens: Tokens, mut call: Call, place: Place, until: Instant)
 /// The next item. An empty text is a sign of life.
 async fn next(tokens: &mut Tokens) -> Result<Token, ModelError> {
     match tokens.next().await {
-        Some(Ok(Token::Text(text))) if text.is_empty() => Ok(Token::Alive),
+        Some(Ok(Token::Text(text) | Token::Reasoning(text))) if text.is_empty() => Ok(Token::Alive),
         Some(item) => item,
         None => Err(ModelError::BrokeOff("its answer stopped without an end".into())),
     }

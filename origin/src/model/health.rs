@@ -253,7 +253,10 @@ impl Call {
 
     /// It failed before its first token. A failure that is the prompt's says nothing of the model.
     pub(super) fn failed(&mut self, error: &ModelError) {
-        if matches!(error, ModelError::Refused(_) | ModelError::BadRequest(..) | ModelError::TooLong(_)) {
+        if matches!(
+            error,
+            ModelError::Refused(_) | ModelError::BadRequest(..) | ModelError::TooLong(_) | ModelError::Unsupported(..)
+        ) {
             return;
         }
         let mut state = self.health.state.lock();

@@ -1,6 +1,7 @@
-//! Models: what turns a prompt into tokens.
+//! Models: what turns a conversation into tokens.
 //!
 //! # Layout
+//! - [`names`]: what clients call them.
 //! - [`fallback`]: several of them, in order of preference; `health`: which of them are asked, after failures.
 //! - `embedded`: one in this process.
 //! - [`remote`]: those behind a provider's API.
@@ -10,17 +11,21 @@
 pub mod embedded;
 pub mod fallback;
 mod health;
+pub mod names;
 pub mod remote;
 mod thoughts;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use futures::stream::BoxStream;
 use headwater_protocol::{Kind, Problem};
 
-use crate::stream::{Finish, Usage};
+use crate::{
+    prompt::{Conversation, Options},
+    stream::{Finish, Usage},
+};
 
-/// Turns prompts into tokens.
+/// Turns conversations into tokens.
 pub trait Model: Send + Sync + 'static {
     /// Its name, as `--model` takes it.
     fn name(&self) -> &str;
@@ -31,9 +36,35 @@ pub trait Model: Send + Sync + 'static {
         None
     }
 
-    /// Answers `prompt`. Dropping the tokens is the one way to cancel, and cancels all the way down: the
-    /// decoding, or the provider's connection.
-    fn generate(&self, prompt: &str) -> Tokens;
+    /// Of the options that are given, those that it can do nothing with and that only tune an answer, by the names that
+    /// clients give them. It answers without them.
+    fn ignored(&self, _options: &Options) -> Vec<&'static str> {
+        Vec::new()
+    }
+
+    /// Answers the conversation. Options that would make it another kind of answer, and which it hasn't, are
+    /// [`ModelError::Unsupported`].
+    ///
+    /// Dropping the tokens is the one way to cancel, and cancels all the way down: the decoding, or the provider's connection.
+    fn generate(&self, conversation: &Conversation, options: &Options) -> Tokens;
+}
+
+/// What is asked of the models.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// What was said.
+    pub conversation: Conversation,
+    /// How the answer is to be.
+    pub options: Options,
+    /// The one model that is asked, by its name; `None`: all, in order of preference.
+    pub model: Option<Arc<str>>,
+}
+
+impl Request {
+    /// A prompt for all models.
+    pub fn prompt(text: impl Into<String>) -> Self {
+        Self { conversation: Conversation::of_prompt(text.into()), options: Options::default(), model: None }
+    }
 }
 
 /// An answer as it comes. [`Token::End`] is its last item; an answer without one broke off.
@@ -44,7 +75,9 @@ pub type Tokens = BoxStream<'static, Result<Token, ModelError>>;
 pub enum Token {
     /// More text; may be empty.
     Text(String),
-    /// A sign of life without text, such as a thought or a ping: the timeouts begin anew.
+    /// More of the model's thoughts, where they are wanted; may be empty.
+    Reasoning(String),
+    /// A sign of life without text, such as a ping, or a thought that nobody wants: the timeouts begin anew.
     Alive,
     /// A sign that the connection lives, such as a comment: the timeouts begin anew, but the model may be as silent as ever.
     Connected,
@@ -63,6 +96,9 @@ pub enum ModelError {
     /// It won't answer this prompt.
     #[error("the model refused the prompt: {0}")]
     Refused(String),
+    /// It has no such option as is asked for in this member of the request.
+    #[error("the model has no {0}: {1}")]
+    Unsupported(&'static str, &'static str),
     /// Its provider says, with this status, that the request is at fault.
     #[error("the model's provider refused the request: {1}")]
     BadRequest(u16, String),
@@ -101,6 +137,7 @@ impl ModelError {
         const SOON: Duration = Duration::from_secs(1);
         match self {
             ModelError::Refused(_) => Problem::model_refused(),
+            ModelError::Unsupported(param, what) => Problem::unsupported_value(*param, *what),
             ModelError::BadRequest(status, _) => Problem::model_refused().status_of_provider(*status),
             ModelError::TooLong(_) => {
                 Problem::new(Kind::TooLong, "the prompt is longer than the model's context; send a shorter one")

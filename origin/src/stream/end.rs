@@ -19,7 +19,7 @@ use headwater_protocol::Problem;
 use serde::{Deserialize, Serialize};
 
 /// Why an answer ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Finish {
     /// The model had no more to say.

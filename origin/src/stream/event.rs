@@ -1,7 +1,7 @@
-//! The events of a stream: chunks, then exactly one terminal event.
+//! The events of a stream: chunks and thoughts, then exactly one terminal event.
 
 use headwater_protocol::Problem;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::Finish;
 
@@ -10,6 +10,8 @@ use super::Finish;
 pub enum Event {
     /// A piece of the answer, never empty.
     Chunk(String),
+    /// A piece of the model's thoughts, never empty.
+    Reasoning(String),
     /// The terminal event of an answer that ended well.
     Done(Done),
     /// The terminal event of one that did not.
@@ -17,7 +19,7 @@ pub enum Event {
 }
 
 /// The data of a good end.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Done {
     /// Why the answer ended.
     pub finish: Finish,
@@ -29,7 +31,7 @@ pub struct Done {
 }
 
 /// Tokens read and written by the model, as far as it reports them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
     /// Tokens of the prompt.
     pub input_tokens: u64,
@@ -38,7 +40,7 @@ pub struct Usage {
 }
 
 /// Times since the stream was started, in whole milliseconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Timing {
     /// Until the first token; absent where there was none.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -50,6 +52,6 @@ pub struct Timing {
 impl Event {
     /// Whether no event follows this one.
     pub fn is_terminal(&self) -> bool {
-        !matches!(self, Self::Chunk(_))
+        !matches!(self, Self::Chunk(_) | Self::Reasoning(_))
     }
 }

@@ -1,4 +1,4 @@
-//! Frames: events as Server-Sent Events, and the opening event of a response.
+//! Frames: events as Server-Sent Events.
 //!
 //! The format is WHATWG HTML section 9.2.5. Every line ends in LF. Data is always JSON, so that no line end of a
 //! model's text can end a field.
@@ -16,54 +16,30 @@ use std::{
     io,
 };
 
+use memchr::memmem;
 use serde::Serialize;
 use serde_json::ser::{Formatter, Serializer};
 
-use headwater_protocol::{Cursor, StreamId};
+use headwater_protocol::StreamId;
 
 use super::Event;
 
-/// The media type of an event stream. It is UTF-8 by definition, but Python's `requests` reads text of no named encoding as
-/// ISO-8859-1. There half of an "Å" is U+0085, at which it ends the line.
-pub const MEDIA_TYPE: &str = "text/event-stream; charset=utf-8";
-/// A comment, sent in silence so that nothing on the way takes the stream for dead. It is one line: a blank line
-/// behind it would end no event.
-pub const HEARTBEAT: &str = ": keep-alive\n";
 /// The longest JSON of a chunk's text, bytes without its quotes.
 pub const CHUNK_BYTES: usize = 16 * 1024;
-
-/// How a response is framed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Framing {
-    /// Ids, comments, and a terminal event.
-    Framed,
-    /// Only data; a failure breaks the connection off, so that it never looks complete.
-    Bare,
-}
-
-/// How long a native EventSource waits before it reconnects, milliseconds.
-const RETRY_MS: u32 = 1000;
 
 /// The characters that end a line in Python's `splitlines`, but neither in JSON nor in an event stream. The others that do
 /// are control characters, which JSON escapes anyway.
 const LINE_ENDS: [char; 3] = ['\u{85}', '\u{2028}', '\u{2029}'];
 
-/// The opening event of a framed response. It sets the retry time, and leaves `cursor` with a native EventSource
-/// (section 9.2.6), so that even a stream that is cut before its first token is resumed.
-pub fn opening(cursor: &Cursor) -> String {
-    let mut out = String::with_capacity(160);
-    field(&mut out, "retry", &RETRY_MS);
-    field(&mut out, "event", &"stream");
-    field(&mut out, "id", cursor);
-    data(&mut out, &Opening { id: cursor.id.as_str(), next: cursor.next });
-    out.push('\n');
-    out
-}
-
 /// Writes event number `index` of the stream `id`.
 pub fn frame(out: &mut String, id: &StreamId, index: u64, event: &Event) {
     match event {
         Event::Chunk(text) => {
+            event_id(out, id, index);
+            data(out, &Chunk { chunk: text });
+        }
+        Event::Reasoning(text) => {
+            field(out, "event", &"reasoning");
             event_id(out, id, index);
             data(out, &Chunk { chunk: text });
         }
@@ -81,6 +57,9 @@ pub fn frame(out: &mut String, id: &StreamId, index: u64, event: &Event) {
     }
     out.push('\n');
 }
+
+/// The bytes that [`frame`] writes for thoughts, beyond those for a chunk of the same text.
+pub const REASONING_BYTES: usize = "event: reasoning\n".len();
 
 /// The bytes that [`frame`] writes for this chunk.
 pub fn chunk_frame_bytes(id: &StreamId, index: u64, text: &str) -> usize {
@@ -105,26 +84,57 @@ pub fn pieces(text: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// The frames in bare framing: of each chunk what follows its id, and nothing of a terminal event.
-pub fn bare(frames: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(frames.len());
-    let mut terminal = false;
-    for line in frames.split_inclusive(|&byte| byte == b'\n') {
-        match line {
-            b"\n" if terminal => terminal = false,
-            _ if line.starts_with(b"event:") => terminal = true,
-            _ if terminal || line.starts_with(b"id:") => {}
-            _ => out.extend_from_slice(line),
-        }
-    }
-    out
+/// An event as it was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Frame<'a> {
+    /// A chunk: the JSON of its text, with its quotes.
+    Chunk(&'a [u8]),
+    /// Thoughts, in the same way.
+    Reasoning(&'a [u8]),
+    /// A good end: [`Done`](super::Done) as JSON.
+    Done(&'a [u8]),
+    /// A bad end: the problem as JSON.
+    Failed(&'a [u8]),
+    /// What another version has written.
+    Unknown,
 }
 
-#[derive(Serialize)]
-struct Opening<'a> {
-    id: &'a str,
-    next: u64,
+/// Reads what [`frame`] has written.
+pub fn read(frames: &[u8]) -> impl Iterator<Item = Frame<'_>> {
+    let mut rest = frames;
+    std::iter::from_fn(move || {
+        let end = memmem::find(rest, b"\n\n")?;
+        let (frame, behind) = (&rest[..end], &rest[end + 2..]);
+        rest = behind;
+        Some(read_one(frame))
+    })
 }
+
+fn read_one(frame: &[u8]) -> Frame<'_> {
+    let (event, frame) = match frame.strip_prefix(b"event: ").and_then(split_line) {
+        Some((event, behind)) => (event, behind),
+        None => (&b""[..], frame),
+    };
+    let data = split_line(frame).and_then(|(_id, data)| data.strip_prefix(b"data: "));
+    let Some(data) = data else { return Frame::Unknown };
+    let text = data.strip_prefix(CHUNK_OPENS).and_then(|text| text.strip_suffix(b"}"));
+    match (event, text) {
+        (b"", Some(text)) => Frame::Chunk(text),
+        (b"reasoning", Some(text)) => Frame::Reasoning(text),
+        (b"done", _) => Frame::Done(data),
+        (b"failed", _) => Frame::Failed(data),
+        _ => Frame::Unknown,
+    }
+}
+
+/// The line, and what follows it.
+fn split_line(text: &[u8]) -> Option<(&[u8], &[u8])> {
+    let end = memchr::memchr(b'\n', text)?;
+    Some((&text[..end], &text[end + 1..]))
+}
+
+/// What stands before the text in a chunk's data.
+const CHUNK_OPENS: &[u8] = b"{\"chunk\":";
 
 #[derive(Serialize)]
 struct Chunk<'a> {
@@ -163,15 +173,21 @@ fn event_id(out: &mut String, id: &StreamId, index: u64) {
     field(out, "id", &format_args!("{id}.{index}"));
 }
 
-fn data(out: &mut String, value: &impl Serialize) {
+/// Writes a field whose value is JSON.
+pub fn data(out: &mut String, value: &impl Serialize) {
+    field(out, "data", &json(value));
+}
+
+/// One line of JSON, for all who take a line's end to be one.
+pub fn json(value: &impl Serialize) -> String {
     let mut json = Vec::with_capacity(128);
     // Our own types with string keys: writing them as JSON can't fail, and it is UTF-8.
     let _ = value.serialize(&mut Serializer::with_formatter(&mut json, OneLine));
-    field(out, "data", &String::from_utf8(json).unwrap_or_default());
+    String::from_utf8(json).unwrap_or_default()
 }
 
 /// The one place that writes a field. Ids and JSON hold no line end, which would end the field.
-fn field(out: &mut String, name: &str, value: &impl Display) {
+pub fn field(out: &mut String, name: &str, value: &impl Display) {
     let start = out.len();
     // Writing to a string can't fail.
     let _ = write!(out, "{name}: {value}");
@@ -195,15 +211,6 @@ mod tests {
         let mut out = String::new();
         (0..).zip(events).for_each(|(index, event)| frame(&mut out, &id, index, event));
         out
-    }
-
-    #[test]
-    fn a_response_opens_with_its_cursor_and_the_number_of_the_next_event() {
-        let opening = |cursor: &str| opening(&cursor.parse().unwrap());
-        let fields = "retry: 1000\nevent: stream\n";
-        assert_eq!(opening(ID), format!("{fields}id: {ID}\ndata: {{\"id\":\"{ID}\",\"next\":0}}\n\n"));
-        let resumed = format!("{ID}.7");
-        assert_eq!(opening(&resumed), format!("{fields}id: {resumed}\ndata: {{\"id\":\"{ID}\",\"next\":8}}\n\n"));
     }
 
     #[test]
@@ -250,6 +257,9 @@ mod tests {
             let mut out = String::new();
             frame(&mut out, &id, index, &Event::Chunk(text.clone()));
             prop_assert_eq!(out.len(), chunk_frame_bytes(&id, index, &text));
+            out.clear();
+            frame(&mut out, &id, index, &Event::Reasoning(text.clone()));
+            prop_assert_eq!(out.len(), chunk_frame_bytes(&id, index, &text) + REASONING_BYTES);
         }
 
         #[test]
@@ -271,10 +281,15 @@ mod tests {
     }
 
     #[test]
-    fn bare_framing_is_the_chunks_data_alone() {
-        let text = "\r\n\nevent: done\ndata: {}\n\nid: 1";
-        let framed = frames(&[Event::Chunk("a".into()), Event::Chunk(text.into()), Event::Failed(Problem::internal())]);
-        let second = serde_json::json!({ "chunk": text });
-        assert_eq!(bare(framed.as_bytes()), format!("data: {{\"chunk\":\"a\"}}\n\ndata: {second}\n\n").as_bytes());
+    fn what_was_written_is_read_back_and_what_is_unknown_is_passed_over() {
+        let text = "a\n\nevent: done\u{2028}\"";
+        let written =
+            frames(&[Event::Reasoning(text.into()), Event::Chunk(text.into()), Event::Failed(Problem::abandoned())])
+                + "event: tool-call\nid: x\ndata: {\"chunk\":1}\n\n: comment\n\n";
+        let found: Vec<Frame<'_>> = read(written.as_bytes()).collect();
+        let text = json(&text);
+        assert_eq!(found[..2], [Frame::Reasoning(text.as_bytes()), Frame::Chunk(text.as_bytes())]);
+        assert!(matches!(found[2], Frame::Failed(data) if data.starts_with(b"{\"type\":\"/problems/abandoned\"")));
+        assert_eq!(found[3..], [Frame::Unknown; 2]);
     }
 }

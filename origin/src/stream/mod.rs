@@ -2,7 +2,8 @@
 //!
 //! # Layout
 //! - [`end`]: every way a stream ends.
-//! - [`event`]: chunks, then one terminal event.
+//! - [`event`]: chunks and thoughts, then one terminal event.
+//! - [`opening`]: what is known from the beginning on.
 //! - [`frame`]: events as bytes.
 //! - [`buffer`]: one stream's frames in memory, and the wait for more.
 //! - `readers`: who reads the stream here, and requests for its early end.
@@ -11,6 +12,7 @@ pub mod buffer;
 pub mod end;
 pub mod event;
 pub mod frame;
+pub mod opening;
 mod readers;
 
 use std::{sync::Arc, time::Duration};
@@ -21,13 +23,14 @@ use tokio::time::Instant;
 pub use buffer::{Append, Buffer, Entry, Read};
 pub use end::{Cancel, Finish, Terminal};
 pub use event::{Done, Event, Timing, Usage};
-pub use frame::Framing;
+pub use opening::Opening;
 pub(crate) use readers::Readers;
 
 /// A stream in this process: its events so far, and who reads them here.
 #[derive(Debug)]
 pub struct Stream {
     id: StreamId,
+    opening: Opening,
     opened: Instant,
     /// Whether another process writes it, or has written it.
     is_elsewhere: bool,
@@ -41,24 +44,34 @@ pub struct Stream {
 pub struct ReaderGuard(Arc<Stream>);
 
 impl Stream {
-    /// A stream without events, opened now.
-    pub fn new(id: StreamId) -> Self {
-        Self::with(id, Buffer::default())
+    /// A stream without events.
+    pub fn new(id: StreamId, opening: Opening) -> Self {
+        Self::with(id, opening, Buffer::default())
     }
 
     /// A stream with this buffer.
-    pub fn with(id: StreamId, buffer: Buffer) -> Self {
-        Self { id, opened: Instant::now(), is_elsewhere: false, buffer, readers: Readers::default() }
+    pub fn with(id: StreamId, opening: Opening, buffer: Buffer) -> Self {
+        Self { id, opening, opened: Instant::now(), is_elsewhere: false, buffer, readers: Readers::default() }
     }
 
     /// A stream that another process has opened.
-    pub fn elsewhere(id: StreamId) -> Self {
-        Self { is_elsewhere: true, ..Self::new(id) }
+    pub fn elsewhere(id: StreamId, opening: Opening) -> Self {
+        Self { is_elsewhere: true, ..Self::new(id, opening) }
     }
 
     /// The stream's id.
     pub fn id(&self) -> &StreamId {
         &self.id
+    }
+
+    /// What is known of it from its opening on.
+    pub fn opening(&self) -> &Opening {
+        &self.opening
+    }
+
+    /// Whether this caller may read and stop it.
+    pub fn is_open_to(&self, caller: Option<&str>) -> bool {
+        self.opening.caller.is_none() || self.opening.caller.as_deref() == caller
     }
 
     /// Whether it still runs, in another process.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use futures::{StreamExt, stream};
 use headwater_origin::{
     model::{Model, ModelError, Token, Tokens},
+    prompt::{Conversation, Options},
     stream::{Finish, Usage},
 };
 use serde::Deserialize;
@@ -35,6 +36,11 @@ pub enum Step {
         /// How often.
         times: usize,
     },
+    /// `{"think": "hm"}`: a piece of thoughts.
+    Think {
+        /// The text.
+        think: String,
+    },
     /// `{"fail": "broke-off"}`: one of the model's errors; the script ends there.
     Fail {
         /// Its name.
@@ -50,7 +56,8 @@ impl Model for Scripted {
         "scripted"
     }
 
-    fn generate(&self, prompt: &str) -> Tokens {
+    fn generate(&self, conversation: &Conversation, _: &Options) -> Tokens {
+        let prompt = conversation.messages().last().map_or("", |message| message.text.as_str());
         let script = prompt.find('[').and_then(|start| serde_json::from_str(&prompt[start..]).ok());
         let script: Vec<Step> = script.unwrap_or_else(|| {
             ["In ", "a ", "line, ", "and ", "then ", "one ", "more."].map(|word| Step::Token(word.into())).into()
@@ -72,6 +79,7 @@ fn play(step: Step) -> Tokens {
             };
             stream::iter(0..tokens).then(numbered).boxed()
         }
+        Step::Think { think } => stream::once(async { Ok(Token::Reasoning(think)) }).boxed(),
         Step::Fail { fail } => match error(&fail) {
             Some(error) => stream::once(async { Err(error) }).boxed(),
             None => stream::once(async move { panic!("the script says so: {fail}") }).boxed(),

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
-use headwater_origin::stream::frame;
+use headwater_origin::dialect::own;
 use headwater_origin_testing::{events, first_events, id_of, open, problem, spawn_origin, terminal, text, until};
 use reqwest::Method;
 use serde_json::json;
@@ -151,7 +151,7 @@ async fn fault_11_silence_is_filled_with_comments() {
     let body = response.text().await.unwrap();
     let (before, rest) = body.split_once(&format!("id: {id}.0\n")).unwrap();
     let (between, _) = rest.split_once(&format!("id: {id}.1\n")).unwrap();
-    let beats = [before, between].map(|silence| silence.matches(frame::HEARTBEAT).count());
+    let beats = [before, between].map(|silence| silence.matches(own::HEARTBEAT).count());
     assert!(beats.iter().all(|&beats| beats > 0), "{body}");
     let most = asked.elapsed().as_millis() / Duration::from_millis(50).as_millis();
     assert!(beats.iter().sum::<usize>() as u128 <= most, "no more than the silence is long: {beats:?}");
@@ -168,7 +168,7 @@ async fn a_cursor_past_the_end_of_a_running_stream_waits() {
     let (waited, rest) = ahead.split_once(&format!("id: {id}.2\ndata: {{\"chunk\":\"c\"}}\n\n")).unwrap();
     let comments = waited.split_once("\"next\":2}\n\n").unwrap().1;
     assert!(!comments.is_empty(), "a comment says that it waited: {ahead}");
-    assert_eq!(comments.replace(frame::HEARTBEAT, ""), "", "nothing but comments");
+    assert_eq!(comments.replace(own::HEARTBEAT, ""), "", "nothing but comments");
     assert!(rest.starts_with(&format!("id: {id}.3\n")) && rest.contains("event: done\n"), "{ahead}");
 }
 
@@ -178,7 +178,7 @@ async fn a_cursor_ahead_of_a_running_stream_gets_comments_meanwhile() {
     let response = open(origin.start(&json!([{ "tokens": 200, "every_ms": 10 }]))).await;
     let id = id_of(&response);
     let ahead = origin.follow(&format!("{id}.195")).await.text().await.unwrap();
-    assert!(ahead.contains(frame::HEARTBEAT), "tokens that are not for this reader are silence to it: {ahead}");
+    assert!(ahead.contains(own::HEARTBEAT), "tokens that are not for this reader are silence to it: {ahead}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -4,7 +4,10 @@ use std::convert::Infallible;
 
 use eventsource_stream::Eventsource;
 use futures::{StreamExt, executor::block_on, stream};
-use headwater_origin::stream::{Event, frame};
+use headwater_origin::{
+    dialect::own,
+    stream::{Event, frame},
+};
 use headwater_origin_testing::{
     SECRET, assert_opens, data, events, id_of, open, spawn_origin, start_bytes, terminal, text,
 };
@@ -65,10 +68,10 @@ proptest! {
         texts in vec(any_text(), 1..6), cuts in vec(any::<Index>(), 0..6), singly in any::<bool>(),
     ) {
         let start: Cursor = "a-0123456789ABCDEFGHIJkl".parse().unwrap();
-        let mut frames = frame::opening(&start) + frame::HEARTBEAT;
+        let mut frames = own::opening(&start) + own::HEARTBEAT;
         for (index, text) in (0..).zip(&texts) {
             frame::frame(&mut frames, &start.id, index, &Event::Chunk(text.clone()));
-            frames += frame::HEARTBEAT;
+            frames += own::HEARTBEAT;
         }
         frame::frame(&mut frames, &start.id, texts.len() as u64, &Event::Failed(Problem::abandoned()));
 
@@ -99,10 +102,10 @@ async fn each_blank_line_ends_an_event_with_data_and_a_204_has_no_body() {
         let response = open(origin.start(&json!([100, "a", 100, end]))).await;
         let id = id_of(&response);
         let live = response.text().await.unwrap();
-        assert!(live.matches(frame::HEARTBEAT).count() > 2, "{live}");
+        assert!(live.matches(own::HEARTBEAT).count() > 2, "{live}");
         let resumed = origin.follow(&format!("{id}.0")).await.text().await.unwrap();
         for body in [&live, &resumed] {
-            let events = body.replace(frame::HEARTBEAT, "");
+            let events = body.replace(own::HEARTBEAT, "");
             let events: Vec<_> = events.strip_suffix("\n\n").unwrap().split("\n\n").collect();
             for event in events {
                 assert_eq!(event.lines().filter(|line| line.starts_with("data: {")).count(), 1, "{body}");

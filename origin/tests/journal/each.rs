@@ -22,7 +22,7 @@ async fn what_is_appended_is_read_in_order_and_nothing_behind_the_end() {
 #[tokio::test]
 async fn fault_10_of_starts_with_one_key_at_once_one_opens_a_stream() {
     each_journal(async |journal| {
-        let opened = join_all((0..10).map(|_| journal.open(id(), Some(claim(0, 1))))).await;
+        let opened = join_all((0..10).map(|_| journal.open(id(), Opening::default(), Some(claim(0, 1))))).await;
         let (mut new, mut existing) = (Vec::new(), Vec::new());
         for opened in opened {
             match opened.unwrap() {
@@ -45,7 +45,7 @@ async fn fault_10_of_starts_with_one_key_at_once_one_opens_a_stream() {
 async fn a_key_belongs_to_what_it_was_first_sent_with_until_it_is_freed() {
     each_journal(async |journal| {
         let (stream, mut writer) = new(&*journal, Some(claim(0, 1))).await;
-        assert!(matches!(journal.open(id(), Some(claim(0, 2))).await.unwrap(), Opened::Taken));
+        assert!(matches!(journal.open(id(), Opening::default(), Some(claim(0, 2))).await.unwrap(), Opened::Taken));
         assert!(matches!(journal.lookup(&claim(0, 2)).await.unwrap(), Some(Claimed::ByAnother)));
         writer.append(&[failed()]).await.unwrap();
         let again = attached(&*journal, &claim(0, 1)).await;

@@ -18,8 +18,7 @@ use headwater_origin::{
     generation::{Attached, Hub, Reader, Start, hub::new_id},
     journal::{Claimed, Idempotency, Journal, MemoryJournal, Opened, RedisJournal, Writer},
     model::fallback::Fallback,
-    stream::{Event, Framing, Read, Stream},
-    telemetry::record::Asked,
+    stream::{Event, Opening, Read, Stream},
 };
 use headwater_origin_testing::{RedisServer, Scripted, until};
 use headwater_protocol::{Cursor, Kind, Problem, StreamId};
@@ -70,7 +69,7 @@ async fn new(journal: &dyn Journal, claim: Option<Idempotency>) -> (Arc<Stream>,
     let opened = async {
         loop {
             // Where Redis has only just come back the first try may find the old connection.
-            match journal.open(id(), claim.clone()).await {
+            match journal.open(id(), Opening::default(), claim.clone()).await {
                 Ok(Opened::New(stream, writer)) => return (stream, writer),
                 Ok(_) => panic!("the claim is new"),
                 Err(_) => sleep(Duration::from_millis(50)).await,
@@ -90,7 +89,8 @@ async fn attached(journal: &dyn Journal, claim: &Idempotency) -> Arc<Stream> {
 
 /// Waits until a start with this key opens a stream.
 async fn until_free(journal: &dyn Journal, claim: &Idempotency) {
-    let opens = async || matches!(journal.open(id(), Some(claim.clone())).await, Ok(Opened::New(..)));
+    let opens =
+        async || matches!(journal.open(id(), Opening::default(), Some(claim.clone())).await, Ok(Opened::New(..)));
     until("a key is free", opens).await;
 }
 
@@ -152,15 +152,12 @@ fn hub(journal: Arc<dyn Journal>) -> Hub {
 
 /// Starts an endless stream.
 async fn start(hub: &Hub) -> Reader {
-    let prompt = r#"[{"tokens": 1000000, "every_ms": 10}]"#.to_owned();
-    let framing = Framing::Framed;
-    let start = Start { prompt, idempotency: None, framing, asked: Asked::default() };
-    hub.start(start).await.unwrap()
+    hub.start(Start::prompt(r#"[{"tokens": 1000000, "every_ms": 10}]"#)).await.unwrap()
 }
 
 /// Attaches a reader, and reads a little.
 async fn attach(hub: &Hub, id: &StreamId) -> impl Sized + use<> {
-    let attached = hub.attach(&Cursor { id: id.clone(), next: 0 }).await.unwrap();
+    let attached = hub.attach(&Cursor { id: id.clone(), next: 0 }, None).await.unwrap();
     let Attached::Reader(reader) = attached else { panic!("it runs") };
     let mut body = Box::pin(reader.into_body());
     timeout(LONG, body.next()).await.unwrap().unwrap().unwrap();

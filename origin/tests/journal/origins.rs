@@ -26,7 +26,10 @@ async fn fault_10_the_same_key_at_two_origins_at_once_is_one_stream() {
     let server = RedisServer::start();
     let (a, b) = (origin(&server).await, origin(&server).await);
     for round in 0..20 {
-        let (first, second) = tokio::join!(a.open(id(), Some(claim(round, 0))), b.open(id(), Some(claim(round, 0))));
+        let (first, second) = tokio::join!(
+            a.open(id(), Opening::default(), Some(claim(round, 0))),
+            b.open(id(), Opening::default(), Some(claim(round, 0)))
+        );
         let (stream, mut writer, other) = match (first.unwrap(), second.unwrap()) {
             (Opened::New(stream, writer), Opened::Taken) => (stream, writer, attached(&*b, &claim(round, 0)).await),
             (Opened::Taken, Opened::New(stream, writer)) => (stream, writer, attached(&*a, &claim(round, 0)).await),
@@ -47,7 +50,7 @@ async fn a_stop_at_the_other_origin_ends_the_generation() {
     let (a, b) = (hub(origin(&server).await), hub(origin(&server).await));
     let reader = start(&a).await;
     let asked = Instant::now();
-    b.stop(reader.stream().id()).await.unwrap();
+    b.stop(reader.stream().id(), None).await.unwrap();
     assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
     until_idle(&a).await;
     assert!(reader.stream().buffer.terminal().unwrap().failed.is_none(), "stopped is a good end");
@@ -70,7 +73,7 @@ async fn fault_12_the_linger_begins_when_nobody_reads_at_any_origin() {
     let left = Instant::now();
     until_idle(&a).await;
     assert!(left.elapsed() > LINGER / 2, "it lingers");
-    let end = b.attach(&Cursor { id, next: 0 }).await.unwrap();
+    let end = b.attach(&Cursor { id, next: 0 }, None).await.unwrap();
     let Attached::Reader(end) = end else { panic!("there are events to read") };
     assert_eq!(kind(end.stream()), Kind::Abandoned);
 }

@@ -37,7 +37,7 @@ async fn fault_redis_stays_away_and_streams_end_as_failed_and_starts_are_refused
             server.kill();
         }
         let asked = Instant::now();
-        assert!(a.open(id(), None).await.is_err());
+        assert!(a.open(id(), Opening::default(), None).await.is_err());
         assert!(b.find(&id()).await.is_err());
         assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
         assert!(writer.append(&[chunk("b")]).await.is_err());
@@ -76,7 +76,7 @@ async fn fault_redis_refuses_the_password_for_a_moment_and_is_used_again_after_i
     let journal = run(Arc::new(RedisJournal::connect(&address, RETENTION, LEASE, REPLAY_BYTES).await.unwrap()));
     server.send(&["AUTH secret", "CONFIG SET requirepass \"\"", "CLIENT KILL TYPE normal"]);
     for _ in 0..3 {
-        assert!(journal.open(id(), None).await.is_err());
+        assert!(journal.open(id(), Opening::default(), None).await.is_err());
     }
     server.send(&["CONFIG SET requirepass secret"]);
     let (stream, mut writer) = new(&*journal, None).await;
@@ -106,7 +106,7 @@ async fn a_start_that_redis_answered_too_late_frees_its_key() {
     // From now on Redis knows the script: it is carried out even where nobody waits for its answer any more.
     let _running = new(&*journal, None).await;
     server.pause();
-    assert!(journal.open(id(), Some(claim(0, 1))).await.is_err());
+    assert!(journal.open(id(), Opening::default(), Some(claim(0, 1))).await.is_err());
     server.unpause();
     // For another start too, long before it expires.
     until_free(&*journal, &claim(0, 2)).await;
@@ -120,13 +120,13 @@ async fn a_start_whose_answer_was_lost_blocks_its_key_no_longer_than_redis_is_aw
     for round in 0..2 {
         server.pause();
         // Each of them may be the one that takes the key.
-        let starts = join_all((0..3).map(|_| a.open(id(), Some(claim(round, 1))))).await;
+        let starts = join_all((0..3).map(|_| a.open(id(), Opening::default(), Some(claim(round, 1))))).await;
         assert!(starts.iter().all(Result::is_err));
         // Redis has the command, and is still away when the origin would take it back.
         sleep(Duration::from_millis(2_500)).await;
         server.unpause();
         if round == 0 {
-            let again = a.open(id(), Some(claim(round, 1))).await.unwrap();
+            let again = a.open(id(), Opening::default(), Some(claim(round, 1))).await.unwrap();
             assert!(matches!(again, Opened::New(..)), "its repetition opens a stream, at once");
         } else {
             // From time to time the first origin frees it for all.

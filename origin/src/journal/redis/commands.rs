@@ -18,7 +18,7 @@ use crate::{
         Idempotency, JournalError,
         shared::backend::{Appended, Backend, Claim, Message, Stored},
     },
-    stream::Entry,
+    stream::{Entry, Opening},
 };
 
 /// How long a stream may take to be loaded: as long as the edge waits for an answer.
@@ -31,18 +31,17 @@ const INBOX_MESSAGES: usize = 1000;
 const INSTANCE_CHARS: usize = 22;
 
 /// Opens a stream, unless its key was taken before; returns whether it has.
-/// KEYS: events, lease, and the key where there is one. ARGV: id, instance, lease, retention, fingerprint.
+/// KEYS: events, lease, and the key where there is one. ARGV: id, instance, lease, retention, opening record, fingerprint.
 const OPEN: &str = r"
 -- An earlier attempt, whose answer was lost: an id is used once.
 if redis.call('EXISTS', KEYS[1]) == 1 then return 1 end
 if KEYS[3] then
   if redis.call('EXISTS', KEYS[3]) == 1 then return 0 end
-  redis.call('HSET', KEYS[3], 'fingerprint', ARGV[5], 'id', ARGV[1])
+  redis.call('HSET', KEYS[3], 'fingerprint', ARGV[6], 'id', ARGV[1])
   redis.call('PEXPIRE', KEYS[3], ARGV[4])
 end
--- The one way to an empty stream is a group. It exists from now on, so where it doesn't, Redis has lost it.
-redis.call('XGROUP', 'CREATE', KEYS[1], 'opened', '0', 'MKSTREAM')
-redis.call('XGROUP', 'DESTROY', KEYS[1], 'opened')
+-- The stream exists from now on, so where it doesn't, Redis has lost it.
+redis.call('XADD', KEYS[1], '0-1', 'opening', ARGV[5])
 redis.call('PEXPIRE', KEYS[1], ARGV[4])
 redis.call('SET', KEYS[2], ARGV[2], 'PX', ARGV[3])
 return 1
@@ -103,10 +102,16 @@ impl Backend for Redis {
         Ok(self.commands.command(&cmd("PING")).await?)
     }
 
-    async fn open(&self, id: &StreamId, idempotency: Option<&Idempotency>) -> Result<bool, JournalError> {
+    async fn open(
+        &self,
+        id: &StreamId,
+        opening: &Opening,
+        idempotency: Option<&Idempotency>,
+    ) -> Result<bool, JournalError> {
         let mut open = self.open.key(events(id));
         open.key(lease(id)).arg(id.as_str()).arg(&self.instance);
         open.arg(millis(self.lease)).arg(millis(self.running_retention()));
+        open.arg(serde_json::to_string(opening).unwrap_or_default());
         if let Some(idempotency) = idempotency {
             open.key(key(&idempotency.key)).arg(&idempotency.fingerprint[..]);
         }
@@ -143,9 +148,11 @@ impl Backend for Redis {
 
     async fn look(&self, id: &StreamId) -> Result<Option<Stored>, JournalError> {
         let mut look = pipe();
-        look.exists(events(id)).get(lease(id)).pttl(events(id));
-        let (exists, owner, ttl): (bool, Option<String>, i64) = self.commands.pipeline(&look).await?;
-        Ok(exists.then(|| Stored { owner, expires: Duration::from_millis(ttl.try_into().unwrap_or(0)) }))
+        look.xrange_count(events(id), "-", "+", 1).get(lease(id)).pttl(events(id));
+        let (first, owner, ttl): (StreamRangeReply, Option<String>, i64) = self.commands.pipeline(&look).await?;
+        let Some(first) = first.ids.first() else { return Ok(None) };
+        let opening = keys::opening(first).ok_or(JournalError::Unreadable)?;
+        Ok(Some(Stored { opening, owner, expires: Duration::from_millis(ttl.try_into().unwrap_or(0)) }))
     }
 
     async fn load(&self, id: &StreamId, first: u64) -> Result<Vec<Entry>, JournalError> {

@@ -2,7 +2,7 @@
 //!
 //! | key (after `headwater:`) | type | holds | expires |
 //! |---|---|---|---|
-//! | `events:ID` | stream | the entries of a stream; entry `0-N` begins with event N - 1 | the retention after its end; a lease later where it has none |
+//! | `events:ID` | stream | entry `0-1` is the opening record of a stream; entry `0-N` begins with event N - 2 | the retention after its end; a lease later where it has none |
 //! | `lease:ID` | string | the instance that writes it | after the lease |
 //! | `readers:ID` | string | nothing; there are readers on other instances | after two thirds of the lease |
 //! | `key:KEY` | hash | the stream's id and the claim's fingerprint | with the events |
@@ -16,9 +16,14 @@ use redis::{Cmd, cmd, streams::StreamId as RedisEntry};
 
 use crate::{
     journal::shared::backend::Message,
-    stream::{Entry, Terminal},
+    stream::{Entry, Opening, Terminal},
 };
 
+/// The number of the first event's entry. The one before is the opening record; Redis takes no 0-0.
+const FIRST: u64 = 2;
+
+/// The field of an opening record.
+const OPENING: &str = "opening";
 /// The fields of an entry.
 const FRAMES: &str = "frames";
 const TERMINAL: &str = "ending";
@@ -52,14 +57,14 @@ pub(super) fn inbox(instance: &str) -> String {
     format!("headwater:inbox:{instance}")
 }
 
-/// The id of the entry that begins with event `first`; Redis takes no 0-0.
+/// The id of the entry that begins with event `first`.
 pub(super) fn entry_id(first: u64) -> String {
-    format!("0-{}", first.saturating_add(1))
+    format!("0-{}", first.saturating_add(FIRST))
 }
 
 /// The id behind which the entry lies that begins with event `first`.
 pub(super) fn before(first: u64) -> String {
-    format!("0-{first}")
+    format!("0-{}", first.saturating_add(FIRST - 1))
 }
 
 /// The command that adds an entry, unless there is no such stream.
@@ -72,9 +77,14 @@ pub(super) fn add(id: &StreamId, entry: &Entry) -> Cmd {
     add
 }
 
+/// An opening record as it was added; `None` where it is something else.
+pub(super) fn opening(found: &RedisEntry) -> Option<Opening> {
+    serde_json::from_str(&found.get::<String>(OPENING)?).ok()
+}
+
 /// An entry as it was added; `None` where it is something else.
 pub(super) fn entry(found: &RedisEntry) -> Option<Entry> {
-    let first = found.id.strip_prefix("0-")?.parse::<u64>().ok()?.checked_sub(1)?;
+    let first = found.id.strip_prefix("0-")?.parse::<u64>().ok()?.checked_sub(FIRST)?;
     let frames: Bytes = found.get(FRAMES).filter(|frames: &Bytes| frames.ends_with(b"\n\n"))?;
     // An origin of another version may have written a terminal event that can't be read here; its frame can be sent.
     let unknown = || Terminal { after: Duration::MAX, failed: Some(Problem::internal()), refused: false };

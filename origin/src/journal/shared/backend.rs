@@ -6,7 +6,7 @@ use bytes::Bytes;
 use headwater_protocol::{IdempotencyKey, StreamId};
 
 use super::super::{Idempotency, JournalError};
-use crate::stream::Entry;
+use crate::stream::{Entry, Opening};
 
 /// A server that several origins use: it keeps each stream's entries, a lease on each stream that is written,
 /// idempotency keys, and an inbox for each instance.
@@ -31,6 +31,7 @@ pub trait Backend: Send + Sync + 'static {
     fn open(
         &self,
         id: &StreamId,
+        opening: &Opening,
         idempotency: Option<&Idempotency>,
     ) -> impl Future<Output = Result<bool, JournalError>> + Send;
 
@@ -144,6 +145,8 @@ pub struct Claim {
 /// A stream on the server, without its entries.
 #[derive(Debug)]
 pub struct Stored {
+    /// What is known of it from its opening on.
+    pub opening: Opening,
     /// The instance that holds its lease.
     pub owner: Option<String>,
     /// How long it is still kept, unless that is renewed.

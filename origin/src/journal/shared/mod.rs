@@ -37,7 +37,7 @@ use self::{
     replays::{Replays, Turn},
 };
 use super::{Claimed, Idempotency, Journal, JournalError, Opened};
-use crate::stream::{Append, Event, Stream};
+use crate::stream::{Append, Event, Opening, Stream};
 
 /// How long an owner that has renewed nothing keeps its streams, and how long the server may be away before streams end.
 pub const LEASE: Duration = Duration::from_secs(15);
@@ -64,8 +64,13 @@ impl<B: Backend> SharedJournal<B> {
 }
 
 impl<B: Backend> Journal for SharedJournal<B> {
-    fn open(&self, id: StreamId, idempotency: Option<Idempotency>) -> BoxFuture<'_, Result<Opened, JournalError>> {
-        self.0.open(id, idempotency).boxed()
+    fn open(
+        &self,
+        id: StreamId,
+        opening: Opening,
+        idempotency: Option<Idempotency>,
+    ) -> BoxFuture<'_, Result<Opened, JournalError>> {
+        self.0.open(id, opening, idempotency).boxed()
     }
 
     fn lookup<'a>(&'a self, idempotency: &'a Idempotency) -> BoxFuture<'a, Result<Option<Claimed>, JournalError>> {
@@ -105,16 +110,21 @@ impl<B: Backend> Journal for SharedJournal<B> {
 }
 
 impl<B: Backend> Inner<B> {
-    async fn open(self: &Arc<Self>, id: StreamId, idempotency: Option<Idempotency>) -> Result<Opened, JournalError> {
+    async fn open(
+        self: &Arc<Self>,
+        id: StreamId,
+        opening: Opening,
+        idempotency: Option<Idempotency>,
+    ) -> Result<Opened, JournalError> {
         let key = idempotency.as_ref().map(|idempotency| idempotency.key.clone());
         if let Some(key) = &key {
             self.free(key).await?;
         }
-        let stream = Arc::new(Stream::new(id));
+        let stream = Arc::new(Stream::new(id, opening));
         // Registered before the server has it, so that a start with the same key finds it here as soon as it can. Where
         // the answer is lost, or nobody waits for it any more, dropping the owner discards the stream that there may be.
         let mut owner = Owner::opening(self.clone(), stream.clone(), key);
-        if self.backend.open(stream.id(), idempotency.as_ref()).await? {
+        if self.backend.open(stream.id(), stream.opening(), idempotency.as_ref()).await? {
             owner.opened();
             Ok(Opened::New(stream, Box::new(owner)))
         } else {
@@ -165,7 +175,7 @@ impl<B: Backend> Inner<B> {
         }
         // What runs is resumed or stopped, and doesn't wait behind replays.
         let _permit = if stored.owner.is_none() { Some(self.replays.permit().await?) } else { None };
-        let stream = Arc::new(Stream::elsewhere(id.clone()));
+        let stream = Arc::new(Stream::elsewhere(id.clone(), stored.opening));
         for entry in self.backend.load(&id, 0).await? {
             if stream.buffer.append(&entry) != Append::Next {
                 return Err(JournalError::Unreadable);

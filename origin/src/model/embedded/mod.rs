@@ -26,8 +26,11 @@ use llama_cpp_2::{
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use self::chat::ChatTemplate;
-use super::{Model, ModelError, Token, Tokens, thoughts::WithoutThoughts};
-use crate::config::Embedded as Settings;
+use super::{Model, ModelError, Token, Tokens, thoughts::ThoughtsApart};
+use crate::{
+    config::Embedded as Settings,
+    prompt::{Conversation, Options},
+};
 
 /// A model loaded from a file.
 pub struct Embedded {
@@ -37,6 +40,7 @@ pub struct Embedded {
     streams: usize,
     /// One permit for each answer at once.
     permits: Arc<Semaphore>,
+    reasoning: bool,
     decoder: DecoderThread,
 }
 
@@ -137,12 +141,12 @@ pub fn backend() -> Result<&'static LlamaBackend, &'static LlamaCppError> {
 }
 
 impl Embedded {
-    /// Loads the model, whose answers have at most `max_tokens`, and starts its thread; takes a moment, and a line
-    /// of the log at its begin and end.
+    /// Loads the model, whose answers have at most `max_tokens` and whose thoughts are passed on with `reasoning`, and starts
+    /// its thread; takes a moment, and a line of the log at its begin and end.
     ///
     /// # Errors
     /// The file is missing, broken or not made for chat, or there is too little memory.
-    pub fn load(settings: &Settings, max_tokens: u32) -> Result<Self, LoadError> {
+    pub fn load(settings: &Settings, max_tokens: u32, reasoning: bool) -> Result<Self, LoadError> {
         let path = settings.embedded_path.display().to_string();
         if !Path::new(&path).is_file() {
             return Err(LoadError::Missing(path));
@@ -183,11 +187,11 @@ impl Embedded {
             "the model is ready"
         );
         let permits = Arc::new(Semaphore::new(streams));
-        Ok(Self { model, chat, context, streams, permits, decoder })
+        Ok(Self { model, chat, context, streams, permits, reasoning, decoder })
     }
 
-    fn job(&self, prompt: &str) -> Result<Tokens, ModelError> {
-        let prompt = self.chat.tokens(&self.model.vocab(), prompt).map_err(ModelError::Refused)?;
+    fn job(&self, conversation: &Conversation) -> Result<Tokens, ModelError> {
+        let prompt = self.chat.tokens(&self.model.vocab(), conversation).map_err(ModelError::Refused)?;
         if prompt.len() >= self.context {
             let reason = format!("{} tokens don't fit a context of {}", prompt.len(), self.context);
             return Err(ModelError::TooLong(reason));
@@ -195,7 +199,7 @@ impl Embedded {
         let permit = self.permits.clone().try_acquire_owned().map_err(|_| ModelError::Overloaded(None))?;
         let (answer, tokens) = mpsc::unbounded();
         self.decoder.send(Job { prompt, answer }).map_err(|_| ModelError::BrokeOff("the decoder has ended".into()))?;
-        Ok(WithoutThoughts::new(Answer { tokens, _permit: permit }).boxed())
+        Ok(ThoughtsApart::new(Answer { tokens, _permit: permit }, self.reasoning).boxed())
     }
 }
 
@@ -208,8 +212,8 @@ impl Model for Embedded {
         Some(self.streams)
     }
 
-    fn generate(&self, prompt: &str) -> Tokens {
-        match self.job(prompt) {
+    fn generate(&self, conversation: &Conversation, _: &Options) -> Tokens {
+        match self.job(conversation) {
             Ok(tokens) => tokens,
             Err(error) => stream::once(async { Err(error) }).boxed(),
         }

@@ -33,12 +33,12 @@ impl Template {
         Ok(Self { environment })
     }
 
-    /// One message of a user, up to where the answer begins.
+    /// Messages, each a role and a text, up to where the answer begins.
     ///
     /// # Errors
     /// The template calls something that doesn't exist, or refuses the conversation. The error is one line.
-    pub(super) fn render(&self, content: &str) -> Result<String, Error> {
-        let messages = [context! { role => "user", content }];
+    pub(super) fn render<'a>(&self, said: impl IntoIterator<Item = (&'static str, &'a str)>) -> Result<String, Error> {
+        let messages: Vec<Value> = said.into_iter().map(|(role, content)| context! { role, content }).collect();
         self.environment.get_template(NAME)?.render(context! { messages, add_generation_prompt => true })
     }
 }
@@ -82,7 +82,7 @@ mod tests {
 
     fn render(source: &str) -> Result<String, String> {
         let template = Template::parse(source, "<s>", "</s>");
-        template.and_then(|template| template.render("HELLO")).map_err(|error| error.to_string())
+        template.and_then(|template| template.render([("user", "HELLO")])).map_err(|error| error.to_string())
     }
 
     /// Renders with the date of today, whatever midnight does.

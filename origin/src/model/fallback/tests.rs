@@ -3,7 +3,10 @@ use std::sync::Mutex;
 use futures::stream;
 
 use super::*;
-use crate::stream::Finish;
+use crate::{
+    prompt::{Conversation, Options},
+    stream::Finish,
+};
 
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -19,7 +22,7 @@ impl Model for Says {
         self.2
     }
 
-    fn generate(&self, _: &str) -> Tokens {
+    fn generate(&self, _: &Conversation, _: &Options) -> Tokens {
         let steps = stream::iter(self.1.clone());
         steps.then(async |step| if let Some(item) = step { item } else { std::future::pending().await }).boxed()
     }
@@ -40,7 +43,7 @@ fn models(models: Vec<Says>) -> Fallback {
 /// The model that answered or the error, and the models that were passed over.
 async fn begin(models: &Fallback) -> (Result<String, ModelError>, Vec<String>) {
     let passed = Mutex::new(Vec::new());
-    let answer = models.begin("", |model, _| passed.lock().unwrap().push(model.to_owned())).await;
+    let answer = models.begin(&Request::prompt("a"), |model, _| passed.lock().unwrap().push(model.to_owned())).await;
     (answer.map(|answer| answer.model().to_owned()), passed.into_inner().unwrap())
 }
 
@@ -65,7 +68,7 @@ async fn the_first_model_with_a_text_answers_and_the_others_are_told() {
 async fn an_answer_goes_on_with_its_own_model_and_ends_with_it() {
     let failure = ModelError::BrokeOff("x".into());
     let models = models(vec![Says("one", vec![text("a"), text(""), text("b"), Some(Err(failure.clone()))], None)]);
-    let mut answer = models.begin("", |_, _| {}).await.unwrap();
+    let mut answer = models.begin(&Request::prompt("a"), |_, _| {}).await.unwrap();
     assert_eq!(answer.next().await, Ok(Token::Text("a".into())));
     assert_eq!(answer.next().await, Ok(Token::Alive), "an empty text is no text, but a sign of life");
     assert_eq!(answer.next().await, Ok(Token::Text("b".into())));
@@ -75,7 +78,7 @@ async fn an_answer_goes_on_with_its_own_model_and_ends_with_it() {
 #[tokio::test]
 async fn a_good_end_without_text_is_an_answer() {
     let models = models(vec![Says("terse", vec![Some(Ok(end()))], None), Says("unasked", vec![text("a")], None)]);
-    let mut answer = models.begin("", |_, _| {}).await.unwrap();
+    let mut answer = models.begin(&Request::prompt("a"), |_, _| {}).await.unwrap();
     assert_eq!(answer.model(), "terse");
     assert_eq!(answer.next().await, Ok(end()));
 }
@@ -114,9 +117,10 @@ fn placed(name: &'static str, places: usize) -> Says {
 #[tokio::test(start_paused = true)]
 async fn a_full_model_is_passed_over_where_another_is_there_and_isnt_unwell_for_that() {
     let models = models(vec![placed("full", 1), Says("second", vec![text("b")], None)]);
-    let held = models.begin("", |_, _| {}).await.unwrap();
+    let held = models.begin(&Request::prompt("a"), |_, _| {}).await.unwrap();
     let mut full = Vec::new();
-    let other = models.begin("", |model, passed| full.push(format!("{model} {passed:?}"))).await.unwrap();
+    let other =
+        models.begin(&Request::prompt("a"), |model, passed| full.push(format!("{model} {passed:?}"))).await.unwrap();
     assert_eq!((other.model(), &*full.join(",")), ("second", "full Full"));
     drop(held);
     assert_eq!(begin(&models).await.0.unwrap(), "full");
@@ -129,9 +133,11 @@ async fn the_last_model_that_can_be_called_is_waited_for_where_it_is_full() {
         (models(vec![failing, placed("full", 2)]), 2),
         (models(vec![placed("full", 1), Says("refusing", vec![Some(Err(ModelError::Refused("no".into())))], None)]), 1),
     ] {
-        let mut held = futures::future::join_all((0..held).map(|_| models.begin("", |_, _| {}))).await;
+        let request = Request::prompt("a");
+        let mut held = futures::future::join_all((0..held).map(|_| models.begin(&request, |_, _| {}))).await;
         let began = Instant::now();
-        let waits = async { models.begin("", |_, _| {}).await.map(|answer| answer.model().to_owned()) };
+        let waits =
+            async { models.begin(&Request::prompt("a"), |_, _| {}).await.map(|answer| answer.model().to_owned()) };
         let leaves = async {
             tokio::time::sleep(Duration::from_secs(5)).await;
             drop(held.pop());
@@ -144,7 +150,7 @@ async fn the_last_model_that_can_be_called_is_waited_for_where_it_is_full() {
 #[tokio::test(start_paused = true)]
 async fn a_full_model_is_waited_for_no_longer_than_for_a_first_token() {
     let models = models(vec![placed("full", 1)]);
-    let _held = models.begin("", |_, _| {}).await.unwrap();
+    let _held = models.begin(&Request::prompt("a"), |_, _| {}).await.unwrap();
     let began = Instant::now();
     assert_eq!(begin(&models).await.0.unwrap_err(), ModelError::Overloaded(None));
     assert_eq!(began.elapsed(), PATIENCE);
@@ -155,13 +161,14 @@ async fn a_place_is_free_again_wherever_its_start_is_dropped() {
     let models = models(vec![Says("full", vec![None], Some(1)), Says("other", vec![None], Some(1))]);
     for _ in 0..3 {
         // Waiting for the first token of one, and for a place of the other.
-        let starts = (0..3).map(|_| models.begin("", |_, _| {}));
+        let request = Request::prompt("a");
+        let starts = (0..3).map(|_| models.begin(&request, |_, _| {}));
         let all = timeout(Duration::from_millis(10), futures::future::join_all(starts)).await;
         assert!(all.is_err());
         assert!(models.members.iter().all(|member| member.places.as_ref().unwrap().available_permits() == 1));
     }
     let models = self::models(vec![placed("full", 1)]);
-    drop(models.begin("", |_, _| {}).await.unwrap());
+    drop(models.begin(&Request::prompt("a"), |_, _| {}).await.unwrap());
     assert_eq!(models.members[0].places.as_ref().unwrap().available_permits(), 1);
 }
 
@@ -180,7 +187,7 @@ async fn signs_of_life_keep_the_first_token_timeout_away_and_are_passed_on_toget
     let alive = || Some(Ok(Token::Alive));
     let said = vec![text("a"), alive(), text(""), text("b"), Some(Ok(end())), text("no more")];
     let models = models(vec![Says("one", said, None)]);
-    let ready = models.begin("", |_, _| {}).await.unwrap().ready(32).await;
+    let ready = models.begin(&Request::prompt("a"), |_, _| {}).await.unwrap().ready(32).await;
     let texts = [Token::Text("a".into()), Token::Alive, Token::Alive, Token::Text("b".into()), end()];
     assert_eq!(ready, texts.map(Ok));
 }

@@ -9,7 +9,7 @@ use tokio::time::sleep;
 use self::fake::{Fake, Says};
 use super::*;
 use crate::model::{
-    Model,
+    Model, Request,
     fallback::{Answer, Fallback},
 };
 
@@ -22,7 +22,7 @@ fn models<const N: usize>(models: [&Arc<Fake>; N]) -> Arc<Fallback> {
 }
 
 async fn answer(models: &Fallback) -> Result<Answer, ModelError> {
-    models.begin("", |_, _| {}).await
+    models.begin(&Request::prompt("a"), |_, _| {}).await
 }
 
 /// The name of the model that answers.

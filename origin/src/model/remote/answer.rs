@@ -222,6 +222,7 @@ impl Progress {
                 self.goes_on |= self.reason.is_some();
                 self.tokens.push_back(Token::Text(text.to_owned()));
             }
+            Event::Thought(text) if model.reasoning => self.tokens.push_back(Token::Reasoning(text.into_owned())),
             Event::Thought(_) => self.sign(Token::Alive),
             Event::Alive => {
                 self.sign(Token::Alive);

@@ -26,7 +26,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use futures::{Stream, StreamExt, future::BoxFuture};
+use futures::{Stream, StreamExt, future::BoxFuture, stream};
 use secrecy::ExposeSecret;
 
 pub use self::setup::{SetupError, check_servers};
@@ -35,13 +35,16 @@ use self::{
     failure::Settings,
     finish::Ending,
     provider::{Provider, Refusal},
-    request::{Message, Request, Role},
+    request::Request,
     setup::Server,
 };
-use super::{Model, ModelError, Token, Tokens, thoughts::WithoutThoughts};
-use crate::config::{
-    address::PlainHost,
-    model::{Api, Protocol},
+use super::{Model, ModelError, Token, Tokens, thoughts::ThoughtsApart};
+use crate::{
+    config::{
+        address::PlainHost,
+        model::{Api, Protocol},
+    },
+    prompt::{Conversation, Options},
 };
 
 /// A provider's model.
@@ -54,6 +57,8 @@ struct Inner {
     model: String,
     provider: Provider,
     max_tokens: u32,
+    /// Whether thoughts are passed on.
+    reasoning: bool,
     /// Whether what a provider says may be logged: it may repeat the prompt.
     log_words: bool,
     /// A finish was told in a word that isn't known, and was logged.
@@ -62,11 +67,13 @@ struct Inner {
 
 /// The settings that all remote models have in common.
 #[derive(Clone, Copy, Debug)]
-pub struct Options<'a> {
+pub struct Common<'a> {
     /// The most tokens of an answer.
     pub max_tokens: u32,
     /// Hosts to which requests may go without TLS, beside this machine.
     pub plain_hosts: &'a [PlainHost],
+    /// Whether thoughts are passed on.
+    pub reasoning: bool,
     /// Whether prompts may be logged.
     pub log_variables: bool,
 }
@@ -81,18 +88,19 @@ impl Remote {
         name: String,
         api: &Api,
         model: &str,
-        options: Options<'_>,
+        common: Common<'_>,
         variable: impl Fn(&str) -> Option<String>,
     ) -> Result<Self, SetupError> {
-        let server = Server::new(&name, api, options.plain_hosts, variable)?;
+        let server = Server::new(&name, api, common.plain_hosts, variable)?;
         let provider = Provider::new(server, model);
         let provider = provider.map_err(|reason| SetupError::Client { name: name.clone(), reason })?;
         Ok(Self(Arc::new(Inner {
             name,
             model: model.to_owned(),
             provider,
-            max_tokens: options.max_tokens,
-            log_words: options.log_variables,
+            max_tokens: common.max_tokens,
+            reasoning: common.reasoning,
+            log_words: common.log_variables,
             unknown_word: AtomicBool::new(false),
         })))
     }
@@ -103,12 +111,19 @@ impl Model for Remote {
         &self.0.name
     }
 
-    fn generate(&self, prompt: &str) -> Tokens {
+    fn ignored(&self, options: &Options) -> Vec<&'static str> {
+        request::ignored(self.0.protocol(), options)
+    }
+
+    fn generate(&self, conversation: &Conversation, options: &Options) -> Tokens {
+        if let Err(error) = request::supported(self.0.protocol(), options) {
+            return stream::once(async { Err(error) }).boxed();
+        }
         let request = Request {
             model: self.0.model.clone(),
-            system: None,
-            messages: vec![Message { role: Role::User, text: prompt.to_owned() }],
-            max_tokens: self.0.max_tokens,
+            conversation: conversation.clone(),
+            max_tokens: options.max_tokens.map_or(self.0.max_tokens, |asked| asked.min(self.0.max_tokens)),
+            options: options.clone(),
         };
         let model = self.0.clone();
         let asked = async move {
@@ -117,7 +132,7 @@ impl Model for Remote {
                 Err(refusal) => Err(model.failed(refusal)),
             }
         };
-        WithoutThoughts::new(Call::Asking(Box::pin(asked))).boxed()
+        ThoughtsApart::new(Call::Asking(Box::pin(asked)), self.0.reasoning).boxed()
     }
 }
 

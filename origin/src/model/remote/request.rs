@@ -1,35 +1,62 @@
 //! What a provider is sent, in each protocol: path, headers, body.
 
+use headwater_protocol::header::JSON;
 use serde::Serialize;
+use serde_json::Value;
 
-use crate::config::model::Protocol;
+use crate::{
+    config::model::Protocol,
+    model::ModelError,
+    prompt::{Conversation, Format, Options, Role},
+};
 
 /// What is to be answered, in no protocol's form.
 #[derive(Clone, Debug)]
 pub(super) struct Request {
     /// The model, by its provider's name.
     pub(super) model: String,
-    /// How to answer.
-    pub(super) system: Option<String>,
-    /// What was said so far, in order; the last one is to be answered.
-    pub(super) messages: Vec<Message>,
+    pub(super) conversation: Conversation,
+    pub(super) options: Options,
     /// The most tokens that the answer may have.
     pub(super) max_tokens: u32,
 }
 
-/// One message.
-#[derive(Clone, Debug)]
-pub(super) struct Message {
-    pub(super) role: Role,
-    pub(super) text: String,
+/// Anthropic's highest temperature; OpenAI's is 2.
+const ANTHROPIC_TEMPERATURE: f32 = 1.0;
+
+/// Of the options that are given, those that the protocol has no word for.
+pub(super) fn ignored(protocol: Protocol, options: &Options) -> Vec<&'static str> {
+    let Options { temperature, top_p, seed, frequency_penalty, presence_penalty, reasoning_effort, .. } = options;
+    let penalties =
+        [("frequency_penalty", frequency_penalty.is_some()), ("presence_penalty", presence_penalty.is_some())];
+    let effort = ("reasoning_effort", reasoning_effort.is_some());
+    let given = match protocol {
+        Protocol::OpenAi => vec![],
+        Protocol::Anthropic => {
+            let both = ("top_p", top_p.is_some() && temperature.is_some());
+            [penalties.as_slice(), &[("seed", seed.is_some()), both, effort]].concat()
+        }
+        Protocol::Gemini => vec![("seed", seed.is_some() && gemini_seed(options).is_none()), effort],
+        Protocol::Ollama => vec![effort],
+    };
+    given.into_iter().filter_map(|(name, is_given)| is_given.then_some(name)).collect()
 }
 
-/// Who says a message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Role {
-    User,
-    #[cfg_attr(not(test), expect(dead_code, reason = "prompts are conversations of one message so far"))]
-    Assistant,
+/// # Errors
+/// The protocol can't promise the kind of text that is asked for.
+pub(super) fn supported(protocol: Protocol, options: &Options) -> Result<(), ModelError> {
+    if protocol == Protocol::Anthropic && options.format != Format::Text {
+        return Err(ModelError::Unsupported(
+            "response_format",
+            "this model answers with text alone; ask for JSON in words",
+        ));
+    }
+    Ok(())
+}
+
+/// Gemini's seeds have 32 bits.
+fn gemini_seed(options: &Options) -> Option<i32> {
+    options.seed.and_then(|seed| seed.try_into().ok())
 }
 
 /// What a server wants otherwise than most do. It is learned from what the server refuses.
@@ -103,7 +130,7 @@ struct ChatMessage<'a> {
 
 impl<'a> ChatMessage<'a> {
     fn all(request: &'a Request) -> impl Iterator<Item = Self> {
-        request.messages.iter().map(|message| {
+        request.conversation.messages().iter().map(|message| {
             let role = match message.role {
                 Role::User => "user",
                 Role::Assistant => "assistant",
@@ -114,9 +141,13 @@ impl<'a> ChatMessage<'a> {
 
     /// The system text is a message of its own.
     fn with_system(request: &'a Request) -> Vec<Self> {
-        let system = request.system.iter().map(|text| Self { role: "system", content: text });
-        system.chain(Self::all(request)).collect()
+        let system = request.conversation.system().map(|text| Self { role: "system", content: text });
+        system.into_iter().chain(Self::all(request)).collect()
     }
+}
+
+fn is_empty(list: &&[String]) -> bool {
+    list.is_empty()
 }
 
 #[derive(Serialize)]
@@ -130,6 +161,22 @@ struct OpenAi<'a> {
     max_tokens: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     max_completion_tokens: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    temperature: Option<f32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    top_p: Option<f32>,
+    #[serde(skip_serializing_if = "is_empty")]
+    stop: &'a [String],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seed: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    frequency_penalty: Option<f32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    presence_penalty: Option<f32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    response_format: Option<ResponseFormat<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reasoning_effort: Option<&'a str>,
 }
 
 #[derive(Serialize)]
@@ -137,9 +184,16 @@ struct StreamOptions {
     include_usage: bool,
 }
 
+#[derive(Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+enum ResponseFormat<'a> {
+    JsonObject,
+    JsonSchema { json_schema: &'a Value },
+}
+
 impl<'a> OpenAi<'a> {
     fn new(request: &'a Request, variant: Variant) -> Self {
-        let limit = Some(request.max_tokens);
+        let (options, limit) = (&request.options, Some(request.max_tokens));
         let (max_tokens, max_completion_tokens) = if variant.completion_tokens { (None, limit) } else { (limit, None) };
         Self {
             model: &request.model,
@@ -148,6 +202,18 @@ impl<'a> OpenAi<'a> {
             stream_options: (!variant.no_stream_options).then_some(StreamOptions { include_usage: true }),
             max_tokens,
             max_completion_tokens,
+            temperature: options.temperature,
+            top_p: options.top_p,
+            stop: &options.stop,
+            seed: options.seed,
+            frequency_penalty: options.frequency_penalty,
+            presence_penalty: options.presence_penalty,
+            response_format: match &options.format {
+                Format::Text => None,
+                Format::Json => Some(ResponseFormat::JsonObject),
+                Format::Schema(json_schema) => Some(ResponseFormat::JsonSchema { json_schema }),
+            },
+            reasoning_effort: options.reasoning_effort.as_deref(),
         }
     }
 }
@@ -160,13 +226,28 @@ struct Anthropic<'a> {
     messages: Vec<ChatMessage<'a>>,
     stream: bool,
     max_tokens: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    temperature: Option<f32>,
+    /// Newer models refuse both.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    top_p: Option<f32>,
+    #[serde(skip_serializing_if = "is_empty")]
+    stop_sequences: &'a [String],
 }
 
 impl<'a> Anthropic<'a> {
     fn new(request: &'a Request) -> Self {
-        let Request { model, system, max_tokens, .. } = request;
-        let messages = ChatMessage::all(request).collect();
-        Self { model, system: system.as_deref(), messages, stream: true, max_tokens: *max_tokens }
+        let Options { temperature, top_p, stop, .. } = &request.options;
+        Self {
+            model: &request.model,
+            system: request.conversation.system(),
+            messages: ChatMessage::all(request).collect(),
+            stream: true,
+            max_tokens: request.max_tokens,
+            temperature: temperature.map(|temperature| temperature.min(ANTHROPIC_TEMPERATURE)),
+            top_p: top_p.filter(|_| temperature.is_none()),
+            stop_sequences: stop,
+        }
     }
 }
 
@@ -176,7 +257,7 @@ struct Gemini<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     system_instruction: Option<Content<'a>>,
     contents: Vec<Content<'a>>,
-    generation_config: GenerationConfig,
+    generation_config: GenerationConfig<'a>,
 }
 
 #[derive(Serialize)]
@@ -193,24 +274,60 @@ struct Part<'a> {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct GenerationConfig {
+struct GenerationConfig<'a> {
     max_output_tokens: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    temperature: Option<f32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    top_p: Option<f32>,
+    #[serde(skip_serializing_if = "is_empty")]
+    stop_sequences: &'a [String],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seed: Option<i32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    frequency_penalty: Option<f32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    presence_penalty: Option<f32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    response_mime_type: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    response_json_schema: Option<&'a Value>,
 }
 
 impl<'a> Gemini<'a> {
     fn new(request: &'a Request) -> Self {
-        let contents = request.messages.iter().map(|message| {
+        let contents = request.conversation.messages().iter().map(|message| {
             let role = match message.role {
                 Role::User => "user",
                 Role::Assistant => "model",
             };
             Content { role: Some(role), parts: [Part { text: &message.text }] }
         });
+        let system = request.conversation.system();
+        let options = &request.options;
         Self {
-            system_instruction: request.system.as_deref().map(|text| Content { role: None, parts: [Part { text }] }),
+            system_instruction: system.map(|text| Content { role: None, parts: [Part { text }] }),
             contents: contents.collect(),
-            generation_config: GenerationConfig { max_output_tokens: request.max_tokens },
+            generation_config: GenerationConfig {
+                max_output_tokens: request.max_tokens,
+                temperature: options.temperature,
+                top_p: options.top_p,
+                stop_sequences: &options.stop,
+                seed: gemini_seed(options),
+                frequency_penalty: options.frequency_penalty,
+                presence_penalty: options.presence_penalty,
+                response_mime_type: (options.format != Format::Text).then_some(JSON),
+                response_json_schema: schema(options),
+            },
         }
+    }
+}
+
+/// The schema of the answer, without what OpenAI has around it.
+fn schema(options: &Options) -> Option<&Value> {
+    match &options.format {
+        Format::Schema(named) => named.get("schema"),
+        Format::Text | Format::Json => None,
     }
 }
 
@@ -219,36 +336,132 @@ struct Ollama<'a> {
     model: &'a str,
     messages: Vec<ChatMessage<'a>>,
     stream: bool,
-    options: Options,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    format: Option<OllamaFormat<'a>>,
+    options: OllamaOptions<'a>,
 }
 
 #[derive(Serialize)]
-struct Options {
+#[serde(untagged)]
+enum OllamaFormat<'a> {
+    Name(&'static str),
+    Schema(&'a Value),
+}
+
+#[derive(Serialize)]
+struct OllamaOptions<'a> {
     num_predict: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    temperature: Option<f32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    top_p: Option<f32>,
+    #[serde(skip_serializing_if = "is_empty")]
+    stop: &'a [String],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seed: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    frequency_penalty: Option<f32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    presence_penalty: Option<f32>,
 }
 
 impl<'a> Ollama<'a> {
     fn new(request: &'a Request) -> Self {
-        let options = Options { num_predict: request.max_tokens };
-        Self { model: &request.model, messages: ChatMessage::with_system(request), stream: true, options }
+        let options = &request.options;
+        Self {
+            model: &request.model,
+            messages: ChatMessage::with_system(request),
+            stream: true,
+            format: match (&options.format, schema(options)) {
+                (Format::Text, _) => None,
+                (_, Some(schema)) => Some(OllamaFormat::Schema(schema)),
+                (_, None) => Some(OllamaFormat::Name("json")),
+            },
+            options: OllamaOptions {
+                num_predict: request.max_tokens,
+                temperature: options.temperature,
+                top_p: options.top_p,
+                stop: &options.stop,
+                seed: options.seed,
+                frequency_penalty: options.frequency_penalty,
+                presence_penalty: options.presence_penalty,
+            },
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     use super::*;
+    use crate::prompt::Speaker;
+
+    fn request(options: Options) -> Request {
+        use Speaker::{Assistant, System, User};
+        let said = [(User, "hi"), (System, "be brief"), (Assistant, "yes?"), (User, "a \"b\"")];
+        let conversation = Conversation::new(said.map(|(speaker, text)| (speaker, text.to_owned()))).unwrap();
+        Request { model: "m".into(), conversation, options, max_tokens: 7 }
+    }
 
     fn written(protocol: Protocol, variant: Variant) -> Value {
-        let message = |role, text: &str| Message { role, text: text.into() };
-        let request = Request {
-            model: "m".into(),
-            system: Some("be brief".into()),
-            messages: vec![message(Role::User, "hi"), message(Role::Assistant, "yes?"), message(Role::User, "a \"b\"")],
-            max_tokens: 7,
+        serde_json::from_slice(&body(protocol, &request(Options::default()), variant)).unwrap()
+    }
+
+    #[test]
+    fn options_are_written_by_each_protocols_names_and_what_has_none_is_told() {
+        let options = Options {
+            max_tokens: Some(9),
+            temperature: Some(1.5),
+            top_p: Some(0.5),
+            stop: vec!["END".into()],
+            seed: Some(1 << 40),
+            frequency_penalty: Some(0.1),
+            presence_penalty: Some(0.2),
+            format: Format::Schema(json!({ "name": "n", "schema": { "type": "object" } })),
+            reasoning_effort: Some("low".into()),
         };
-        serde_json::from_slice(&body(protocol, &request, variant)).unwrap()
+        let written = |protocol, members: &[&str]| {
+            let body: Value =
+                serde_json::from_slice(&body(protocol, &request(options.clone()), Variant::default())).unwrap();
+            let mut object = body.as_object().unwrap().clone();
+            object.retain(|name, _| members.contains(&name.as_str()));
+            Value::from(object)
+        };
+        let tuning = ["temperature", "top_p", "stop", "seed", "frequency_penalty", "presence_penalty"];
+        assert_eq!(
+            written(Protocol::OpenAi, &[&tuning[..], &["response_format", "reasoning_effort"]].concat()),
+            json!({
+                "temperature": 1.5, "top_p": 0.5, "stop": ["END"], "seed": 1_u64 << 40, "frequency_penalty": 0.1,
+                "presence_penalty": 0.2, "reasoning_effort": "low", "response_format": { "type": "json_schema",
+                "json_schema": { "name": "n", "schema": { "type": "object" } } },
+            })
+        );
+        assert_eq!(
+            written(Protocol::Anthropic, &[&tuning[..], &["stop_sequences"]].concat()),
+            json!({ "temperature": 1.0, "stop_sequences": ["END"] })
+        );
+        assert_eq!(
+            written(Protocol::Gemini, &["generationConfig"]),
+            json!({ "generationConfig": {
+                "maxOutputTokens": 7, "temperature": 1.5, "topP": 0.5, "stopSequences": ["END"], "frequencyPenalty": 0.1,
+                "presencePenalty": 0.2, "responseMimeType": "application/json", "responseJsonSchema": { "type": "object" },
+            } })
+        );
+        assert_eq!(
+            written(Protocol::Ollama, &["format", "options"]),
+            json!({ "format": { "type": "object" }, "options": {
+                "num_predict": 7, "temperature": 1.5, "top_p": 0.5, "stop": ["END"], "seed": 1_u64 << 40,
+                "frequency_penalty": 0.1, "presence_penalty": 0.2,
+            } })
+        );
+        assert_eq!(ignored(Protocol::OpenAi, &options), [""; 0]);
+        let of_anthropic = ["frequency_penalty", "presence_penalty", "seed", "top_p", "reasoning_effort"];
+        assert_eq!(ignored(Protocol::Anthropic, &options), of_anthropic);
+        assert_eq!(ignored(Protocol::Gemini, &options), ["seed", "reasoning_effort"]);
+        assert_eq!(ignored(Protocol::Ollama, &options), ["reasoning_effort"]);
+        assert_eq!(ignored(Protocol::Anthropic, &Options::default()), [""; 0]);
+        assert!(supported(Protocol::Anthropic, &options).is_err() && supported(Protocol::Gemini, &options).is_ok());
     }
 
     #[test]

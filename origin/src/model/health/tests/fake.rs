@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::{
     model::{Model, ModelError, Token, Tokens},
+    prompt::{Conversation, Options},
     stream::Finish,
 };
 
@@ -70,7 +71,7 @@ impl Model for Fake {
         self.name
     }
 
-    fn generate(&self, _: &str) -> Tokens {
+    fn generate(&self, _: &Conversation, _: &Options) -> Tokens {
         self.calls.lock().unwrap().push(Instant::now());
         self.open.fetch_add(1, Relaxed);
         let (open, says) = (Open(self.open.clone()), self.says.lock().unwrap().clone());

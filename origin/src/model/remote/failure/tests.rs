@@ -55,7 +55,7 @@ fn kind(error: &ModelError) -> &'static str {
         ModelError::Misconfigured(why) if why.contains("AN_ADDRESS") => "address",
         ModelError::Misconfigured(_) => "operator",
         ModelError::Refused(_) => "refused",
-        ModelError::BadRequest(..) => "request",
+        ModelError::BadRequest(..) | ModelError::Unsupported(..) => "request",
         ModelError::TooLong(_) => "too long",
         ModelError::RateLimited(_) => "limited",
         ModelError::Overloaded(_) => "overloaded",

@@ -1,4 +1,4 @@
-//! Named prompt templates: a name and variables become a prompt.
+//! Named prompt templates: a name and variables become a conversation of one message.
 
 use std::collections::BTreeMap;
 
@@ -58,7 +58,7 @@ impl Prompts {
         Self(prompts)
     }
 
-    /// The prompt named `name`, filled in.
+    /// The prompt named `name`, filled in: the message of a user.
     ///
     /// # Errors
     /// No such prompt; an unknown, missing or overlong variable.

@@ -1,0 +1,60 @@
+//! OpenAI's paths: `POST /v1/chat/completions`, `GET /v1/models`, `GET /v1/models/NAME`.
+
+use std::sync::Arc;
+
+use axum::{
+    Json,
+    extract::{Path, Request, State, rejection::PathRejection},
+    http::{Method, header},
+    response::{IntoResponse, Response},
+};
+use headwater_protocol::{MAX_CONVERSATION_BYTES, Problem};
+
+use super::{
+    problem::ProblemResponse,
+    request::is_prefetch,
+    router::App,
+    start::{Asks, Head},
+};
+use crate::dialect::{chat, models};
+
+/// Answers a conversation, with a stream or one completion.
+pub(super) async fn completions(State(app): State<Arc<App>>, request: Request) -> Result<Response, ProblemResponse> {
+    only(Method::POST, request.method())?;
+    if is_prefetch(request.headers()) {
+        return Err(Problem::prefetch().into());
+    }
+    let (parts, body) = request.into_parts();
+    let (head, name) = (Head::new(parts), "/v1/chat/completions".to_owned());
+    let request = chat::request(&head.json(body, MAX_CONVERSATION_BYTES).await?)?;
+    let chat::Request { input, dialect, ignored } = request;
+    let logged = app.log_variables.then(|| input.conversation.to_json());
+    head.start(&app, Asks { input, dialect, key: None, name, logged, ignored }).await
+}
+
+/// The models that can be asked for.
+pub(super) async fn list(State(app): State<Arc<App>>, request: Request) -> Result<Response, ProblemResponse> {
+    only(Method::GET, request.method())?;
+    Ok(told(models::List::new(&app.models.known(), app.started)))
+}
+
+/// One of them, or what an alias stands for.
+pub(super) async fn model(
+    State(app): State<Arc<App>>,
+    name: Result<Path<String>, PathRejection>,
+    request: Request,
+) -> Result<Response, ProblemResponse> {
+    only(Method::GET, request.method())?;
+    let Path(name) = name.map_err(|_| Problem::no_such_model(&app.models.known()))?;
+    app.models.resolve(&name)?;
+    Ok(told(models::Model::new(&name, app.started)))
+}
+
+fn only(method: Method, asked: &Method) -> Result<(), Problem> {
+    let allow = if method == Method::POST { "POST" } else { "GET" };
+    if *asked == method { Ok(()) } else { Err(Problem::invalid_method(allow)) }
+}
+
+fn told(models: impl serde::Serialize) -> Response {
+    ([(header::CACHE_CONTROL, "no-store")], Json(models)).into_response()
+}
