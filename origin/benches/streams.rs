@@ -1,6 +1,7 @@
-//! The origin by itself, with the scripted model: memory of a held stream, time and writes of a replay.
+//! The origin by itself, with the scripted model: memory of a held stream, time and writes of a replay, and what a frame costs
+//! in each dialect.
 //!
-//! `cargo bench --bench streams`. The server is this program again, in a process of its own.
+//! `cargo bench --bench streams`, or some of it: `-- replay memory dialects`. The server is this program again, in a process of its own.
 
 use std::{
     net::SocketAddr,
@@ -19,6 +20,9 @@ use tokio::{
 
 /// The server's address: a port that was free.
 static ADDRESS: LazyLock<SocketAddr> = LazyLock::new(|| free_address().expect("a port is free"));
+/// The path of a prompt's start, in this project's own dialect, and that of OpenAI's.
+const OWN: &str = "/prompts/simple";
+const CHAT: &str = "/v1/chat/completions";
 /// Connections opened at once.
 const AT_ONCE: usize = 100;
 
@@ -36,13 +40,22 @@ fn main() -> ExitCode {
 #[tokio::main(flavor = "current_thread")]
 async fn measure() -> Result<(), Box<dyn std::error::Error>> {
     let limit = rlimit::increase_nofile_limit(u64::MAX)?;
-    replay().await?;
-    for held in [1_000, 10_000] {
+    let chosen: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
+    let runs = |figure: &str| chosen.is_empty() || chosen.iter().any(|chosen| chosen == figure);
+    if runs("replay") {
+        replay().await?;
+    }
+    if runs("dialects") {
+        dialects().await?;
+    }
+    for held in [1_000, 10_000].into_iter().filter(|_| runs("memory")) {
         if limit < held as u64 + 100 {
             println!("{held} held streams: the limit of open files is {limit}");
             continue;
         }
-        memory(held).await?;
+        for path in [OWN, CHAT] {
+            memory(held, path).await?;
+        }
     }
     Ok(())
 }
@@ -50,7 +63,7 @@ async fn measure() -> Result<(), Box<dyn std::error::Error>> {
 /// A finished stream of 10,000 tokens, read again from its start.
 async fn replay() -> Result<(), Box<dyn std::error::Error>> {
     let server = serve().await?;
-    let mut first = request("POST", "/prompts/simple", &[r#"{"tokens":10000}"#]).await?;
+    let mut first = request("POST", OWN, &[r#"{"tokens":10000}"#]).await?;
     let place =
         first.headers().await?.into_iter().find_map(|line| line.strip_prefix("content-location: ").map(str::to_owned));
     first.chunks().await?;
@@ -80,12 +93,11 @@ async fn replay() -> Result<(), Box<dyn std::error::Error>> {
 }
 
 /// Resident memory of held framed streams, each a generation of its own with a token a second.
-async fn memory(held: usize) -> Result<(), Box<dyn std::error::Error>> {
+async fn memory(held: usize, path: &str) -> Result<(), Box<dyn std::error::Error>> {
     let server = serve().await?;
     let before = server.resident()?;
     let open = |_| async {
-        let mut connection =
-            request("POST", "/prompts/simple", &[r#"{"tokens":100000,"every_ms":1000}"#]).await.ok()?;
+        let mut connection = request("POST", path, &[r#"{"tokens":100000,"every_ms":1000}"#]).await.ok()?;
         connection.headers().await.ok()?;
         Some(connection)
     };
@@ -106,7 +118,45 @@ async fn memory(held: usize) -> Result<(), Box<dyn std::error::Error>> {
     let mut readings = readings.into_iter().collect::<Result<Vec<_>, _>>()?;
     readings.sort_unstable();
     let each = (readings[readings.len() / 2] - before) as f64 / opened as f64 / 1024.0;
-    println!("{opened} held streams: {each:.1} KiB each ({} KiB before)", before / 1024);
+    println!("{opened} held streams of {path}: {each:.1} KiB each ({} KiB before)", before / 1024);
+    Ok(())
+}
+
+/// Processor time of 1,000 frames, in this project's own dialect and in OpenAI's in turn: of streams whose tokens come as fast
+/// as they can, and of those with a token each 5 ms.
+async fn dialects() -> Result<(), Box<dyn std::error::Error>> {
+    const RUNS: usize = 7;
+    for (streams, tokens, every_ms, at_once) in [(3_000, 200, 0, 32), (200, 1_000, 5, 200)] {
+        let script = format!(r#"{{"tokens":{tokens},"every_ms":{every_ms}}}"#);
+        let server = serve().await?;
+        let (mut own, mut ratios) = (Vec::new(), Vec::new());
+        for _ in 0..RUNS {
+            let mut used = [0.0; 2];
+            for (used, path) in used.iter_mut().zip([OWN, CHAT]) {
+                let before = server.processor_seconds()?;
+                let read = |_| async {
+                    let mut connection = request("POST", path, &[&script]).await?;
+                    connection.headers().await?;
+                    connection.chunks().await
+                };
+                let all: Vec<_> = stream::iter(0..streams).map(read).buffer_unordered(at_once).collect().await;
+                all.into_iter().collect::<Result<Vec<_>, _>>()?;
+                *used = (server.processor_seconds()? - before) * 1e3 / f64::from(streams * tokens);
+            }
+            own.push(used[0]);
+            ratios.push(used[1] / used[0]);
+        }
+        own.sort_by(f64::total_cmp);
+        ratios.sort_by(f64::total_cmp);
+        println!(
+            "{streams} streams of {tokens} tokens, one each {every_ms} ms: {:.5} CPU s for 1,000 frames, median; chat completions \
+             {:.2} times that, {:.2} to {:.2}",
+            own[RUNS / 2],
+            ratios[RUNS / 2],
+            ratios[0],
+            ratios[RUNS - 1]
+        );
+    }
     Ok(())
 }
 
@@ -133,7 +183,13 @@ impl Connection {
     }
 
     async fn send(&mut self, method: &str, path: &str, script: &[&str]) -> std::io::Result<()> {
-        let body = serde_json::json!({ "topic": format!("[{}]", script.join(",")) }).to_string();
+        let script = format!("[{}]", script.join(","));
+        let body = if path == CHAT {
+            let messages = [serde_json::json!({ "role": "user", "content": script })];
+            serde_json::json!({ "model": "scripted", "stream": true, "messages": messages }).to_string()
+        } else {
+            serde_json::json!({ "topic": script }).to_string()
+        };
         let head = format!(
             "{method} {path} HTTP/1.1\r\nhost: bench\r\nauthorization: Bearer {SECRET}\r\naccept: text/event-stream\r\n\
              content-type: application/json\r\ncontent-length: {}\r\n\r\n",

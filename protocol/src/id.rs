@@ -64,7 +64,8 @@ impl StreamId {
     /// # Errors
     /// It is none.
     pub fn from_path(segment: &str) -> Result<Self, ParseIdError> {
-        segment.strip_prefix(COMPLETION_PREFIX).unwrap_or(segment).parse()
+        // An origin may be named like the prefix.
+        segment.parse().or_else(|error| segment.strip_prefix(COMPLETION_PREFIX).ok_or(error)?.parse())
     }
 
     /// The id.
@@ -165,6 +166,8 @@ mod tests {
         assert_eq!(id.path(), format!("/streams/{id}"));
         assert_eq!(StreamId::from_path(&format!("chatcmpl-{id}")), Ok(id.clone()));
         assert_eq!(StreamId::from_path(id.as_str()), Ok(id));
+        let named_so = "chatcmpl-0123456789ABCDEFGHIJkl";
+        assert_eq!(StreamId::from_path(named_so).map(|id| id.to_string()), Ok(named_so.to_owned()));
     }
 
     #[test]

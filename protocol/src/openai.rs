@@ -15,6 +15,10 @@ pub const COMPLETION_PREFIX: &str = "chatcmpl-";
 /// The header by which a server tells OpenAI's clients whether to repeat a request: `true` or `false`.
 pub const SHOULD_RETRY: &str = "x-should-retry";
 
+/// The longest `Retry-After` that these clients wait, seconds. Beyond it the one for JavaScript tries again after a time of its
+/// own, and the one for Python, from two minutes on, not at all.
+pub const LONGEST_RETRY_AFTER_S: u64 = 60;
+
 /// Whether a path is answered in OpenAI's manner, errors too.
 pub fn is_path(path: &str) -> bool {
     path.starts_with(PATHS)
@@ -39,9 +43,7 @@ impl<'a> ErrorBody<'a> {
     /// The problem's.
     pub fn of(problem: &'a Problem) -> Self {
         let code = problem.code().or(code(problem.kind()));
-        Self {
-            error: Error { message: problem.detail(), kind: error_type(problem.kind()), param: problem.param(), code },
-        }
+        Self { error: Error { message: problem.detail(), kind: error_type(problem), param: problem.param(), code } }
     }
 
     /// One JSON object.
@@ -51,12 +53,13 @@ impl<'a> ErrorBody<'a> {
     }
 }
 
-fn error_type(kind: Kind) -> &'static str {
-    match kind {
+fn error_type(problem: &Problem) -> &'static str {
+    match problem.kind() {
         Kind::CrossSite => "permission_error",
         Kind::RateLimited => "rate_limit_error",
-        Kind::ModelRefused => "server_error",
-        _ if kind.status() < 500 => "invalid_request_error",
+        // With its own status it says nothing of the request, with the provider's that it is at fault.
+        kind @ Kind::ModelRefused if problem.status() == kind.status() => "server_error",
+        _ if problem.status() < 500 => "invalid_request_error",
         _ => "server_error",
     }
 }
@@ -95,7 +98,7 @@ mod tests {
 
     /// Clients repeat these whatever the answer says: the AI SDK doesn't read [`SHOULD_RETRY`].
     #[test]
-    fn what_is_in_vain_has_no_status_that_clients_repeat() {
+    fn no_kind_that_is_in_vain_has_a_status_that_clients_repeat() {
         for kind in Kind::ALL.iter().filter(|kind| !kind.retryable()) {
             assert!(!matches!(kind.status(), 408 | 409 | 429 | 500..), "{}", kind.name());
         }

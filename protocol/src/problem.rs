@@ -348,6 +348,12 @@ impl Problem {
         Self { retry_after: Some(after), ..self }
     }
 
+    /// The same problem, with the member of the request that is at fault.
+    #[must_use]
+    pub fn of_param(self, param: &'static str) -> Self {
+        Self { param: Some(param.into()), ..self }
+    }
+
     /// The same problem, with the status of the provider where that says that the request is at fault.
     #[must_use]
     pub fn status_of_provider(self, status: u16) -> Self {

@@ -17,7 +17,7 @@ use headwater_protocol::{
     openai::{COMPLETION_PREFIX, ErrorBody},
 };
 use serde::Serialize;
-use serde_json::{Value, value::RawValue};
+use serde_json::Value;
 
 use super::{
     Dialect,
@@ -26,7 +26,7 @@ use super::{
 use crate::{
     prompt::Format,
     stream::{
-        Done, Finish, Opening, Usage,
+        Done, Finish, Opening, Timing, Usage,
         frame::{self, Frame, json},
     },
 };
@@ -43,7 +43,7 @@ pub struct Request {
 }
 
 /// Members that mean something to OpenAI alone, or mean what is so anyway. Clients send them unasked.
-const SILENTLY_IGNORED: [&str; 15] = [
+const SILENTLY_IGNORED: [&str; 13] = [
     "function_call",
     "metadata",
     "parallel_tool_calls",
@@ -54,9 +54,7 @@ const SILENTLY_IGNORED: [&str; 15] = [
     "safety_identifier",
     "service_tier",
     "store",
-    "stream_options",
     "tool_choice",
-    "top_logprobs",
     "user",
     "verbosity",
 ];
@@ -81,7 +79,7 @@ pub fn request(body: &[u8]) -> Result<Request, Problem> {
     options.max_tokens = options.max_tokens.into_iter().chain(newer).min();
     options.frequency_penalty = fields.number("frequency_penalty", -2.0, 2.0)?.filter(|penalty| *penalty != 0.0);
     options.presence_penalty = fields.number("presence_penalty", -2.0, 2.0)?.filter(|penalty| *penalty != 0.0);
-    options.reasoning_effort = fields.text("reasoning_effort")?;
+    options.reasoning_effort = effort(fields.text("reasoning_effort")?)?;
     options.format = format(fields.take("response_format"))?;
     let is_stream = flag(&mut fields, "stream")?;
     let usage = fields.take("stream_options").is_some_and(|options| options["include_usage"] == true);
@@ -123,6 +121,17 @@ fn refuse_other_answers(fields: &mut Fields) -> Result<(), Problem> {
     Ok(())
 }
 
+/// One word: providers have their own, and some repeat what they don't know in their errors.
+fn effort(effort: Option<String>) -> Result<Option<String>, Problem> {
+    const LONGEST: usize = 16;
+    match effort {
+        Some(word) if word.len() > LONGEST || !word.bytes().all(|byte| byte.is_ascii_lowercase()) => {
+            Err(Problem::bad_param("reasoning_effort", "reasoning_effort is a word, such as low, medium or high"))
+        }
+        effort => Ok(effort),
+    }
+}
+
 fn flag(fields: &mut Fields, name: &'static str) -> Result<bool, Problem> {
     match fields.take(name) {
         None => Ok(false),
@@ -133,11 +142,13 @@ fn flag(fields: &mut Fields, name: &'static str) -> Result<bool, Problem> {
 
 fn format(format: Option<Value>) -> Result<Format, Problem> {
     const NAME: &str = "response_format";
-    let Some(mut format) = format else { return Ok(Format::Text) };
+    let Some(format) = format else { return Ok(Format::Text) };
     match format["type"].as_str() {
         Some("text") => Ok(Format::Text),
         Some("json_object") => Ok(Format::Json),
-        Some("json_schema") if format["json_schema"].is_object() => Ok(Format::Schema(format["json_schema"].take())),
+        Some("json_schema") if format["json_schema"].is_object() => {
+            Ok(Format::Schema(format["json_schema"].to_string().into()))
+        }
         _ => Err(Problem::bad_param(
             NAME,
             "response_format is an object whose type is text, json_object, or json_schema beside a member json_schema",
@@ -213,10 +224,7 @@ impl super::Writer for StreamWriter {
             match frame {
                 Frame::Chunk(text) => self.piece(&mut out, "content", text),
                 Frame::Reasoning(text) => self.piece(&mut out, "reasoning_content", text),
-                Frame::Done(done) => match serde_json::from_slice(done) {
-                    Ok(done) => self.done(&mut out, &done),
-                    Err(_) => failed(&mut out, &Problem::internal()),
-                },
+                Frame::Done(done) => self.done(&mut out, &read_done(done)),
                 Frame::Failed(problem) => failed(&mut out, &problem_of(problem)),
                 Frame::Unknown => {}
             }
@@ -236,31 +244,43 @@ fn problem_of(data: &[u8]) -> Problem {
     Problem::from_event_data(data).unwrap_or_else(Problem::internal)
 }
 
-/// Writes one completion, behind the answer's end. A failure writes nothing: the response is broken off.
+/// Writes one completion, piece by piece, once its answer has ended. A failure writes no end: the response is broken off.
 pub(super) struct WholeWriter {
-    head: Head,
-    /// The JSON of the text and of the thoughts so far, without their quotes. Each piece of a text is whole characters, so the
-    /// pieces' JSON together is that of the text.
-    text: Vec<u8>,
+    /// What stands before the text.
+    before: Box<str>,
+    begun: bool,
+    /// The JSON of the thoughts, without its quotes. Each piece is whole characters, so the pieces' JSON together is that of the
+    /// whole.
     reasoning: Vec<u8>,
 }
 
 impl WholeWriter {
     pub(super) fn new(id: &StreamId, opening: &Opening) -> Self {
-        let head = Head::new(id, "chat.completion", opening);
-        Self { head, text: vec![b'"'], reasoning: vec![b'"'] }
+        let head = json(&Head::new(id, "chat.completion", opening));
+        // The object goes on.
+        let head = head.trim_end_matches('}');
+        let message = r#""choices":[{"index":0,"message":{"role":"assistant","content":""#;
+        Self { before: [head, ",", message].concat().into(), begun: false, reasoning: Vec::new() }
     }
 
-    fn done(&mut self, done: &Done) -> Bytes {
-        let text = |json: &mut Vec<u8>| {
-            json.push(b'"');
-            RawValue::from_string(String::from_utf8(std::mem::take(json)).unwrap_or_default()).ok()
-        };
-        let has_reasoning = self.reasoning.len() > 1;
-        let (content, reasoning) = (text(&mut self.text), text(&mut self.reasoning).filter(|_| has_reasoning));
-        let message = Message { role: "assistant", content, reasoning_content: reasoning, refusal: None };
-        let choices = [Choice { index: 0, message, logprobs: None, finish_reason: finish_reason(done.finish) }];
-        json(&Completion { head: &self.head, choices, usage: done.usage.map(Tokens::of) }).into()
+    fn begin(&mut self, out: &mut Vec<u8>) {
+        if !std::mem::replace(&mut self.begun, true) {
+            out.extend_from_slice(self.before.as_bytes());
+        }
+    }
+
+    fn done(&mut self, out: &mut Vec<u8>, done: &Done) {
+        self.begin(out);
+        out.push(b'"');
+        if !self.reasoning.is_empty() {
+            for part in [&b",\"reasoning_content\":\""[..], &self.reasoning, b"\""] {
+                out.extend_from_slice(part);
+            }
+        }
+        let finish = json(&finish_reason(done.finish));
+        let usage = done.usage.map(|usage| format!(",\"usage\":{}", json(&Tokens::of(usage)))).unwrap_or_default();
+        let behind = format!(",\"refusal\":null}},\"logprobs\":null,\"finish_reason\":{finish}}}]{usage}}}");
+        out.extend_from_slice(behind.as_bytes());
     }
 }
 
@@ -270,20 +290,31 @@ impl super::Writer for WholeWriter {
     }
 
     fn write(&mut self, frames: Bytes) -> Bytes {
-        let inner = |text: &[u8]| text.get(1..text.len().saturating_sub(1)).unwrap_or_default().to_vec();
+        let mut out = Vec::with_capacity(frames.len());
         for frame in frame::read(&frames) {
             match frame {
-                Frame::Chunk(text) => self.text.extend(inner(text)),
-                Frame::Reasoning(text) => self.reasoning.extend(inner(text)),
-                Frame::Done(done) => match serde_json::from_slice(done) {
-                    Ok(done) => return self.done(&done),
-                    Err(_) => return Bytes::new(),
-                },
+                Frame::Chunk(text) => {
+                    self.begin(&mut out);
+                    out.extend_from_slice(inner(text));
+                }
+                Frame::Reasoning(text) => self.reasoning.extend_from_slice(inner(text)),
+                Frame::Done(done) => self.done(&mut out, &read_done(done)),
                 Frame::Failed(_) | Frame::Unknown => {}
             }
         }
-        Bytes::new()
+        out.into()
     }
+}
+
+/// A good end. One that can't be read was written by another version, for a reason that isn't known here.
+fn read_done(data: &[u8]) -> Done {
+    let unknown = || Done { finish: Finish::Stop, usage: None, timing: Timing { first_token_ms: None, total_ms: 0 } };
+    serde_json::from_slice(data).unwrap_or_else(|_| unknown())
+}
+
+/// The JSON of a text without its quotes.
+fn inner(text: &[u8]) -> &[u8] {
+    text.get(1..text.len().saturating_sub(1)).unwrap_or_default()
 }
 
 /// What chunks and completions begin with.
@@ -300,32 +331,6 @@ impl Head {
         let id = format!("{COMPLETION_PREFIX}{id}");
         Self { id, object, created: opening.created, model: opening.model.clone() }
     }
-}
-
-#[derive(Serialize)]
-struct Completion<'a> {
-    #[serde(flatten)]
-    head: &'a Head,
-    choices: [Choice; 1],
-    #[serde(skip_serializing_if = "Option::is_none")]
-    usage: Option<Tokens>,
-}
-
-#[derive(Serialize)]
-struct Choice {
-    index: u32,
-    message: Message,
-    logprobs: Option<()>,
-    finish_reason: &'static str,
-}
-
-#[derive(Serialize)]
-struct Message {
-    role: &'static str,
-    content: Option<Box<RawValue>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reasoning_content: Option<Box<RawValue>>,
-    refusal: Option<()>,
 }
 
 #[derive(Serialize)]

@@ -10,6 +10,8 @@ use crate::prompt::{Conversation, Options, Speaker};
 
 /// The most messages of a conversation.
 const MAX_MESSAGES: usize = 1_000;
+/// The longest name of a model, bytes: each chunk of an answer repeats it.
+const MAX_MODEL_BYTES: usize = 256;
 /// The most texts that end an answer.
 const MAX_STOPS: usize = 16;
 
@@ -65,7 +67,11 @@ impl Fields {
             seed: self.seed()?,
             ..Options::default()
         };
-        Ok(Input { conversation, options, model: self.text("model")? })
+        let model = self.text("model")?;
+        if model.as_ref().is_some_and(|model| model.len() > MAX_MODEL_BYTES) {
+            return Err(Problem::bad_param("model", format!("model is over {MAX_MODEL_BYTES} bytes")));
+        }
+        Ok(Input { conversation, options, model })
     }
 
     /// Takes a text that isn't empty.
@@ -81,7 +87,6 @@ impl Fields {
     pub(super) fn number(&mut self, name: &'static str, least: f64, most: f64) -> Result<Option<f32>, Problem> {
         let Some(value) = self.take(name) else { return Ok(None) };
         match value.as_f64().filter(|number| (least..=most).contains(number)) {
-            // Three digits are as many as make a difference.
             Some(number) => Ok(Some(number as f32)),
             None => Err(Problem::bad_param(name, format!("{name} is a number from {least} to {most}"))),
         }
@@ -163,7 +168,7 @@ fn turn(at: usize, message: Value) -> Result<(Speaker, String), Problem> {
             let parts: Vec<String> = parts
                 .into_iter()
                 .enumerate()
-                .map(|(part_at, value)| part(path(&format!(".content[{part_at}]")), value))
+                .map(|(part_at, value)| part(path(&format!(".content[{part_at}]")), &value))
                 .collect::<Result<_, _>>()?;
             parts.join("\n")
         }
@@ -177,7 +182,7 @@ fn turn(at: usize, message: Value) -> Result<(Speaker, String), Problem> {
 }
 
 /// The text of one part of a message.
-fn part(path: String, part: Value) -> Result<String, Problem> {
+fn part(path: String, part: &Value) -> Result<String, Problem> {
     let member = |name: &str| part.get(name).and_then(Value::as_str);
     let text = match member("type") {
         Some("text" | "input_text" | "output_text") => member("text"),
@@ -286,6 +291,7 @@ mod tests {
             (with("stop", json!(vec!["a"; 17])), "stop", None),
             (with("seed", json!(0.5)), "seed", None),
             (with("model", json!("")), "model", None),
+            (with("model", json!("m".repeat(257))), "model", None),
         ] {
             let (found, found_code, detail) = read(&body).unwrap_err();
             assert_eq!((found.as_deref(), found_code.as_deref()), (Some(param), code), "{detail}");

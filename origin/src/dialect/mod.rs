@@ -82,6 +82,11 @@ impl Dialect {
         matches!(self, Self::Bare | Self::ChatWhole)
     }
 
+    /// Whether it is another API's.
+    pub fn is_foreign(self) -> bool {
+        matches!(self, Self::Chat { .. } | Self::ChatWhole)
+    }
+
     /// Whether the response is one value, which is there when the answer has ended.
     pub fn is_whole(self) -> bool {
         self == Self::ChatWhole

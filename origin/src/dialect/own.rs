@@ -17,6 +17,9 @@ pub const HEARTBEAT: &str = ": keep-alive\n";
 /// How long a native EventSource waits before it reconnects, milliseconds.
 const RETRY_MS: u32 = 1000;
 
+/// The most of an unknown member's name that is told, characters.
+const LONGEST_NAME: usize = 64;
+
 /// The members of a request with a conversation.
 const MEMBERS: [&str; 7] = ["messages", "model", "max_tokens", "temperature", "top_p", "stop", "seed"];
 
@@ -30,7 +33,10 @@ pub fn request(body: &[u8]) -> Result<Input, Problem> {
     match fields.rest().find(|name| !MEMBERS.contains(name)) {
         Some(name) => {
             let known = MEMBERS.join(", ");
-            Err(Problem::bad_param(name.to_owned(), format!("unknown member; the members are: {known}")))
+            // As much of it as a message may hold.
+            let name: String = name.chars().take(LONGEST_NAME).collect();
+            let detail = format!("unknown member {name:?}; the members are: {known}");
+            Err(Problem::bad_param(name, detail))
         }
         None => Ok(input),
     }

@@ -141,26 +141,24 @@ impl Hub {
         let (dialect, may_return) = (start.dialect, start.may_return);
         let key = start.idempotency.as_ref().map(|idempotency| idempotency.key.clone());
         // A slot first, then the journal: a refusal costs it nothing.
-        let guard = match self.admit() {
+        let mut guard = match self.admit() {
             Ok(admission) => self.open(admission, start).await?,
             Err(refusal) => self.attach_to_key(start.idempotency, may_return, refusal).await?,
         };
-        let stream = guard.stream();
-        let mut answer = stream.buffer.answer(hub.limits.start_window).await;
-        if dialect.is_whole() && answer.is_ok() {
-            let _ = timeout_at(began + WHOLE_WINDOW, stream.buffer.ended()).await;
-            if let Some(problem) = stream.buffer.terminal().and_then(|terminal| terminal.failed) {
-                if stream.readers.counts().attached > 1 {
-                    // The stream stays for the others.
-                    return Err(problem);
-                }
-                answer = Err(problem);
-            }
-        }
+        let stream = guard.stream().clone();
+        let answer = if dialect.is_whole() {
+            let left = WHOLE_WINDOW.saturating_sub(began.elapsed());
+            // Where another origin writes it, its own starts may have been answered with it.
+            let forgets = |(problem, forgotten)| (problem, forgotten && !stream.is_elsewhere());
+            stream.buffer.answer_whole(left).await.map_err(forgets)
+        } else {
+            stream.buffer.answer(hub.limits.start_window).await.map_err(|problem| (problem, true))
+        };
+        guard.answered();
         match answer {
             Ok(()) => Ok(hub.reader(guard, 0, dialect, Attachment::Start)),
-            Err(problem) => {
-                if let Err(error) = hub.journal.discard(stream.id(), key.as_ref()).await {
+            Err((problem, forgotten)) => {
+                if forgotten && let Err(error) = hub.journal.discard(stream.id(), key.as_ref()).await {
                     // The key stays until it expires.
                     hub.failures.problem("discard", &error);
                 }
@@ -277,7 +275,7 @@ impl Hub {
         hub.failures.clear();
         match opened {
             Opened::New(stream, writer) => {
-                let guard = stream.attach(may_return, false);
+                let guard = stream.attach_start(may_return, idempotency.is_some());
                 hub.generate(admission, request, asked, stream, writer);
                 Ok(guard)
             }
@@ -335,7 +333,7 @@ impl Inner {
             Claimed::Expired => Err(Problem::expired()),
             Claimed::Stream(stream) => {
                 self.may_follow(&stream)?;
-                Ok(stream.attach(may_return, false))
+                Ok(stream.attach_start(may_return, true))
             }
         }
     }

@@ -5,19 +5,21 @@ use std::{io, mem, pin::Pin};
 
 use bytes::Bytes;
 use futures::stream;
-use headwater_protocol::Cursor;
+use headwater_protocol::{Cursor, Problem};
 use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::limits::Pace,
     dialect::{Dialect, Writer},
-    stream::{Read, ReaderGuard, Stream},
+    stream::{Event, Read, ReaderGuard, Stream},
     telemetry::metrics::Counted,
 };
 
 /// The most bytes of one write: large, so that a replay takes few writes; bounded, so that a slow reader takes little memory.
 const WRITE_BYTES: usize = 64 * 1024;
+/// The same where a frame of one token becomes four times as long, and more where its model has a long name.
+const FOREIGN_BYTES: usize = WRITE_BYTES / 4;
 
 /// A reader of one stream.
 pub struct Reader {
@@ -92,11 +94,15 @@ impl Reader {
     /// The next write; waits for it.
     async fn write(&mut self) -> Option<io::Result<Bytes>> {
         let stream = self.guard.stream().clone();
+        let most = if self.dialect.is_foreign() { FOREIGN_BYTES } else { WRITE_BYTES };
         while !self.ended {
             let grown = stream.buffer.grown();
             let now = Instant::now();
             let due = self.last_tokens.map_or(now, |at| at + self.pace.write_interval);
-            match stream.buffer.read(self.next, WRITE_BYTES, now < due) {
+            // One value can only be right once the end is known.
+            let waits = self.dialect.is_whole() && !stream.buffer.has_ended();
+            let read = if waits { Read::Pending } else { stream.buffer.read(self.next, most, now < due) };
+            match read {
                 Read::Frames { bytes, next, terminal } => {
                     self.next = next;
                     // Those who aren't told of a failure are broken off, behind what came before it.
@@ -127,7 +133,7 @@ impl Reader {
                     let news = wait(&mut self.timer, beat, grown);
                     tokio::select! {
                         () = news => {}
-                        () = self.draining.cancelled(), if stream.runs_elsewhere() => return Some(self.broken_off().await),
+                        () = self.draining.cancelled(), if stream.runs_elsewhere() => return Some(self.drained(&stream).await),
                     }
                 }
                 // The stream has failed, and its reader isn't told; or the cursor is past the last event.
@@ -135,6 +141,15 @@ impl Reader {
             }
         }
         None
+    }
+
+    /// The end of a response whose stream goes on elsewhere. Whoever has no cursor to go on with is told.
+    async fn drained(&mut self, stream: &Stream) -> io::Result<Bytes> {
+        if !self.dialect.is_foreign() || self.dialect.breaks_off() {
+            return self.broken_off().await;
+        }
+        self.ended = true;
+        Ok(self.written(stream.entry(&[Event::Failed(Problem::interrupted())]).frames))
     }
 
     /// The error that ends the body, so that it looks cut.

@@ -54,10 +54,9 @@ pub(super) fn answer(reader: Reader) -> Response {
         (X_ACCEL_BUFFERING, "no"),
     ];
     let id = reader.stream().id();
-    let varies = matches!(dialect, Dialect::Own | Dialect::Bare).then_some([(header::VARY, "Accept")]);
+    let varies = (!dialect.is_foreign()).then_some([(header::VARY, "Accept")]);
     let location = (dialect != Dialect::Bare).then(|| [(header::CONTENT_LOCATION, id.path())]);
     // OpenAI's clients show it to their users.
-    let is_chat = matches!(dialect, Dialect::Chat { .. } | Dialect::ChatWhole);
-    let request_id = is_chat.then(|| [(X_REQUEST_ID, id.to_string())]);
+    let request_id = dialect.is_foreign().then(|| [(X_REQUEST_ID, id.to_string())]);
     (headers, varies, location, request_id, Body::from_stream(reader.into_body())).into_response()
 }

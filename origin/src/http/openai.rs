@@ -20,7 +20,7 @@ use crate::dialect::{chat, models};
 
 /// Answers a conversation, with a stream or one completion.
 pub(super) async fn completions(State(app): State<Arc<App>>, request: Request) -> Result<Response, ProblemResponse> {
-    only(Method::POST, request.method())?;
+    only("POST", request.method())?;
     if is_prefetch(request.headers()) {
         return Err(Problem::prefetch().into());
     }
@@ -34,7 +34,7 @@ pub(super) async fn completions(State(app): State<Arc<App>>, request: Request) -
 
 /// The models that can be asked for.
 pub(super) async fn list(State(app): State<Arc<App>>, request: Request) -> Result<Response, ProblemResponse> {
-    only(Method::GET, request.method())?;
+    only("GET", request.method())?;
     Ok(told(models::List::new(&app.models.known(), app.started)))
 }
 
@@ -44,15 +44,15 @@ pub(super) async fn model(
     name: Result<Path<String>, PathRejection>,
     request: Request,
 ) -> Result<Response, ProblemResponse> {
-    only(Method::GET, request.method())?;
+    only("GET", request.method())?;
     let Path(name) = name.map_err(|_| Problem::no_such_model(&app.models.known()))?;
     app.models.resolve(&name)?;
     Ok(told(models::Model::new(&name, app.started)))
 }
 
-fn only(method: Method, asked: &Method) -> Result<(), Problem> {
-    let allow = if method == Method::POST { "POST" } else { "GET" };
-    if *asked == method { Ok(()) } else { Err(Problem::invalid_method(allow)) }
+/// Refuses other methods. axum's `get` would also serve HEAD.
+fn only(method: &'static str, asked: &Method) -> Result<(), Problem> {
+    if asked.as_str() == method { Ok(()) } else { Err(Problem::invalid_method(method)) }
 }
 
 fn told(models: impl serde::Serialize) -> Response {

@@ -55,7 +55,9 @@ pub(super) fn document(problem: &Problem, instance: &str) -> Response {
     let should_retry = if problem.retryable() { "true" } else { "false" };
     let should_retry = openai.then_some([(openai::SHOULD_RETRY, should_retry)]);
     let allow = problem.allow().map(|allow| [(header::ALLOW, allow)]);
-    let retry_after = problem.retry_after_s().map(|seconds| [(header::RETRY_AFTER, HeaderValue::from(seconds))]);
+    let longest = if openai { openai::LONGEST_RETRY_AFTER_S } else { u64::MAX };
+    let retry_after = problem.retry_after_s().map(|seconds| seconds.min(longest));
+    let retry_after = retry_after.map(|seconds| [(header::RETRY_AFTER, HeaderValue::from(seconds))]);
     // RFC 9110 section 15.5.2.
     let challenge = (problem.kind() == Kind::Unauthorised).then_some([(header::WWW_AUTHENTICATE, "Bearer")]);
     (status(problem), headers, should_retry, allow, retry_after, challenge, body).into_response()

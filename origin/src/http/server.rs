@@ -15,7 +15,7 @@ use axum::{
     Router,
     body::{Body, to_bytes},
 };
-use headwater_protocol::{MAX_BODY_BYTES, Problem};
+use headwater_protocol::{MAX_CONVERSATION_BYTES, Problem};
 use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::{rt::TokioIo, server::graceful::GracefulShutdown, service::TowerToHyperService};
 use socket2::{SockRef, TcpKeepalive};
@@ -153,7 +153,7 @@ async fn refuse(socket: TcpStream, deadline: Duration, _permit: OwnedSemaphorePe
     let overloaded = service_fn(async |request: Request<Incoming>| {
         let (head, body) = request.into_parts();
         // Closing with unread bytes may reset the connection before the answer is read.
-        let _ = to_bytes(Body::new(body), MAX_BODY_BYTES).await;
+        let _ = to_bytes(Body::new(body), MAX_CONVERSATION_BYTES).await;
         Ok::<_, Infallible>(problem::document(&Problem::overloaded(), head.uri.path()))
     });
     let mut http = http1::Builder::new();

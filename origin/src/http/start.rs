@@ -1,9 +1,9 @@
 //! What all routes share that start a stream: the request's head, its body, and the way to the answer.
 
-use std::{error::Error, time::Duration};
+use std::time::Duration;
 
 use axum::{
-    body::{Body, Bytes, HttpBody, to_bytes},
+    body::{Body, Bytes, HttpBody},
     http::{HeaderName, HeaderValue, Method, Version, header, request},
     response::{IntoResponse, Response},
 };
@@ -11,7 +11,7 @@ use headwater_protocol::{
     IdempotencyKey, Problem,
     header::{JSON, is_media_type},
 };
-use http_body_util::LengthLimitError;
+use http_body_util::BodyExt;
 use tokio::time::{Instant, timeout};
 
 use super::{
@@ -31,6 +31,9 @@ use crate::{
 
 /// How long a body may take.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+/// How much of a body that is too large is read before that is told, and for how long.
+const DISCARD_BYTES: usize = 8 * 1024 * 1024;
+const DISCARD_TIMEOUT: Duration = Duration::from_secs(1);
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// A key that the edge has made, so that a start that it sends to one origin after the other is one start. The client doesn't
@@ -70,12 +73,12 @@ impl Head {
         &self,
         app: &App,
         parameter: Option<String>,
-        body: Body,
+        mut body: Body,
     ) -> Result<Result<Response, Body>, ProblemResponse> {
         let Some(cursor) = header_or(&self.parts.headers, &LAST_EVENT_ID, parameter) else { return Ok(Err(body)) };
         let cursor = parse_cursor(&cursor)?;
         // The body is not used, but it must be read: behind an unread one hyper doesn't see the reader leave.
-        let _ = timeout(BODY_TIMEOUT, to_bytes(body, headwater_protocol::MAX_BODY_BYTES)).await;
+        let _ = timeout(BODY_TIMEOUT, discard(&mut body)).await;
         follow::attach(app, &cursor, caller(&self.parts.headers)).await.map(Ok)
     }
 
@@ -98,20 +101,15 @@ impl Head {
     ///
     /// # Errors
     /// It is declared as something else, too large, too slow, or broken off.
-    pub(super) async fn json(&self, body: Body, most: usize) -> Result<Bytes, Problem> {
+    pub(super) async fn json(&self, mut body: Body, most: usize) -> Result<Bytes, Problem> {
         let media_type = text(&self.parts.headers, &header::CONTENT_TYPE).unwrap_or_default();
         if !is_media_type(media_type, JSON) {
+            let _ = timeout(DISCARD_TIMEOUT, discard(&mut body)).await;
             return Err(Problem::not_json());
         }
-        // A declared length over the limit is refused without reading the body.
-        if body.size_hint().lower() > most as u64 {
-            return Err(Problem::too_large(most));
-        }
-        match timeout(BODY_TIMEOUT, to_bytes(body, most)).await {
-            Ok(Ok(body)) => Ok(body),
-            Ok(Err(error)) if error.source().is_some_and(<dyn Error>::is::<LengthLimitError>) => {
-                Err(Problem::too_large(most))
-            }
+        match timeout(BODY_TIMEOUT, read(body, most)).await {
+            Ok(Ok(Some(body))) => Ok(body),
+            Ok(Ok(None)) => Err(Problem::too_large(most)),
             Ok(Err(_)) => Err(Problem::bad_request("the body broke off; send it again")),
             Err(_) => Err(Problem::bad_request("the body was too slow; send it in one piece")),
         }
@@ -139,6 +137,33 @@ impl Head {
         let reader = app.hub.start(start).await?;
         let waited = format!("wait;dur={:.1}", self.received.elapsed().as_secs_f64() * 1e3);
         Ok(([(SERVER_TIMING, waited)], ignored, follow::answer(reader)).into_response())
+    }
+}
+
+/// Reads a body of up to `most` bytes; `None` where it is longer.
+async fn read(mut body: Body, most: usize) -> Result<Option<Bytes>, axum::Error> {
+    if body.size_hint().lower() > most as u64 {
+        let _ = timeout(DISCARD_TIMEOUT, discard(&mut body)).await;
+        return Ok(None);
+    }
+    let mut bytes = Vec::with_capacity(body.size_hint().exact().unwrap_or_default() as usize);
+    while let Some(frame) = body.frame().await {
+        bytes.extend_from_slice(frame?.data_ref().map_or(&[], |data| data));
+        if bytes.len() > most {
+            let _ = timeout(DISCARD_TIMEOUT, discard(&mut body)).await;
+            return Ok(None);
+        }
+    }
+    Ok(Some(bytes.into()))
+}
+
+/// Reads what nobody wants: where a client sends on, closing the connection under it would lose the answer.
+async fn discard(body: &mut Body) {
+    let mut left = DISCARD_BYTES;
+    while left > 0
+        && let Some(Ok(frame)) = body.frame().await
+    {
+        left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
     }
 }
 

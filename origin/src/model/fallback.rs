@@ -100,7 +100,7 @@ impl Fallback {
 
     /// The answer of the first model that gives one: some text, or a good end without any. Calls `passed` for each model that
     /// is passed over. After any failure the next model is called: a prompt that one refuses, or that is too long for it, may
-    /// suit another. No prompt is cut to fit. Dropping the future cancels the model that was called last.
+    /// suit another. No conversation is cut to fit. Dropping the future cancels the model that was called last.
     ///
     /// A model that cools down is called only if all do. A full one is passed over; the last that can be called is waited for.
     ///
@@ -160,7 +160,8 @@ impl Fallback {
             None => None,
             Some(places) => match places.clone().try_acquire_owned() {
                 Ok(place) => Some(place),
-                Err(_) if another => return Outcome::Full,
+                // Who names a full model doesn't wait in a slot that other models could use.
+                Err(_) if another || request.model.is_some() => return Outcome::Full,
                 Err(_) => match timeout(longest, places.clone().acquire_owned()).await {
                     Ok(Ok(place)) => Some(place),
                     _ => return Outcome::Failed(ModelError::Overloaded(None)),

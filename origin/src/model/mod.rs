@@ -138,9 +138,14 @@ impl ModelError {
         match self {
             ModelError::Refused(_) => Problem::model_refused(),
             ModelError::Unsupported(param, what) => Problem::unsupported_value(*param, *what),
-            ModelError::BadRequest(status, _) => Problem::model_refused().status_of_provider(*status),
+            ModelError::BadRequest(status, _) => Problem::new(
+                Kind::ModelRefused,
+                "the model's provider refuses the request; change the prompt or the options",
+            )
+            .status_of_provider(*status),
             ModelError::TooLong(_) => {
                 Problem::new(Kind::TooLong, "the prompt is longer than the model's context; send a shorter one")
+                    .of_param("messages")
             }
             ModelError::Misconfigured(_) => {
                 Problem::new(Kind::ModelRefused, "the model can't be used; the origin's operator has to mend it")

@@ -6,12 +6,11 @@
 //! | neighbours of one role | one message, a blank line between them: many chat templates refuse two turns of one role |
 //! | a text of blanks alone | nothing |
 //! | system texts and nothing else | the user's message: without one a model has nothing to answer |
-//! | an assistant's message at the end | the beginning of the answer, which the model goes on with |
+//! | an assistant's message at the end | the beginning of the answer; the embedded model goes on with it, as Anthropic's do |
 
 use std::{fmt, sync::Arc};
 
 use serde::{Serialize, Serializer};
-use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 /// Stands between texts that become one.
@@ -62,8 +61,8 @@ pub enum Speaker {
 #[error("no message has a text")]
 pub struct NothingSaid;
 
-/// How an answer is to be. What isn't given is as the model has it.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+/// How an answer is to be. What isn't given is as the model has it. `Debug` shows no text.
+#[derive(Clone, Default, PartialEq, Serialize)]
 pub struct Options {
     /// The most tokens, thoughts included. The origin's own limit holds too.
     pub max_tokens: Option<u32>,
@@ -86,15 +85,15 @@ pub struct Options {
 }
 
 /// The kind of text that an answer is.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Default, PartialEq, Serialize)]
 pub enum Format {
     /// Any.
     #[default]
     Text,
     /// One JSON object.
     Json,
-    /// JSON of a schema: OpenAI's `json_schema`, an object with `name`, `schema` and more.
-    Schema(Value),
+    /// JSON of a schema: OpenAI's `json_schema`, an object with `name`, `schema` and more, as its text.
+    Schema(#[serde(serialize_with = "text")] Arc<str>),
 }
 
 impl Conversation {
@@ -115,10 +114,10 @@ impl Conversation {
                 Speaker::User => Role::User,
                 Speaker::Assistant => Role::Assistant,
                 Speaker::System => {
-                    system = Some(match system {
-                        Some(before) => [&before, BETWEEN, &text].concat(),
-                        None => text,
-                    });
+                    match &mut system {
+                        Some(before) => before.extend([BETWEEN, &text]),
+                        None => system = Some(text),
+                    }
                     continue;
                 }
             };
@@ -156,6 +155,10 @@ impl Conversation {
     }
 }
 
+fn text<S: Serializer>(text: &Arc<str>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(text)
+}
+
 impl Serialize for Conversation {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         self.0.serialize(serializer)
@@ -165,6 +168,23 @@ impl Serialize for Conversation {
 impl fmt::Debug for Conversation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Conversation({} messages)", self.messages().len())
+    }
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { max_tokens, temperature, top_p, .. } = self;
+        write!(f, "Options(max_tokens {max_tokens:?}, temperature {temperature:?}, top_p {top_p:?})")
+    }
+}
+
+impl fmt::Debug for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Text => "Text",
+            Self::Json => "Json",
+            Self::Schema(_) => "Schema",
+        })
     }
 }
 

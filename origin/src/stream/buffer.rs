@@ -228,6 +228,22 @@ impl Buffer {
         self.until(Self::answer_now).await
     }
 
+    /// Answers a start whose response is one value: with the stream at its end, at the latest after `window`.
+    ///
+    /// # Errors
+    /// The failure that it ended with by then, and whether the stream can be forgotten: no start was answered with it.
+    pub async fn answer_whole(&self, window: Duration) -> Result<(), (Problem, bool)> {
+        let _ = timeout(window, self.ended()).await;
+        let mut frames = self.frames.lock();
+        match &frames.terminal {
+            Some(Terminal { failed: Some(problem), .. }) => Err((problem.clone(), frames.answer != Answer::Stream)),
+            _ => {
+                frames.answer = Answer::Stream;
+                Ok(())
+            }
+        }
+    }
+
     /// `None` while the journal is taking the failure.
     fn answer_now(&self) -> Option<Result<(), Problem>> {
         let mut frames = self.frames.lock();

@@ -41,7 +41,11 @@ pub struct Stream {
 
 /// One reader of a stream: counted from here to drop.
 #[derive(Debug)]
-pub struct ReaderGuard(Arc<Stream>);
+pub struct ReaderGuard {
+    stream: Arc<Stream>,
+    /// Its start has a key and no answer yet: whoever leaves now repeats it.
+    will_repeat: bool,
+}
 
 impl Stream {
     /// A stream without events.
@@ -72,6 +76,11 @@ impl Stream {
     /// Whether this caller may read and stop it.
     pub fn is_open_to(&self, caller: Option<&str>) -> bool {
         self.opening.caller.is_none() || self.opening.caller.as_deref() == caller
+    }
+
+    /// Whether another process writes it, or has written it.
+    pub fn is_elsewhere(&self) -> bool {
+        self.is_elsewhere
     }
 
     /// Whether it still runs, in another process.
@@ -123,19 +132,32 @@ impl Stream {
     /// a stream that it didn't start.
     pub fn attach(self: &Arc<Self>, may_return: bool, resumed: bool) -> ReaderGuard {
         self.readers.attach(may_return, resumed);
-        ReaderGuard(self.clone())
+        ReaderGuard { stream: self.clone(), will_repeat: false }
+    }
+
+    /// One more reader, who starts it. Until [`ReaderGuard::answered`] one whose start has a key is expected to repeat it, as
+    /// an edge does whose connection broke.
+    pub fn attach_start(self: &Arc<Self>, may_return: bool, has_key: bool) -> ReaderGuard {
+        let mut guard = self.attach(may_return, false);
+        guard.will_repeat = has_key;
+        guard
     }
 }
 
 impl ReaderGuard {
     /// The stream that is read.
     pub fn stream(&self) -> &Arc<Stream> {
-        &self.0
+        &self.stream
+    }
+
+    /// The start has its answer.
+    pub fn answered(&mut self) {
+        self.will_repeat = false;
     }
 }
 
 impl Drop for ReaderGuard {
     fn drop(&mut self) {
-        self.0.readers.leave();
+        self.stream.readers.leave(self.will_repeat);
     }
 }

@@ -44,8 +44,12 @@ impl Readers {
         });
     }
 
-    pub(super) fn leave(&self) {
-        self.0.send_modify(|state| state.now -= 1);
+    /// One fewer. `may_return`: its start will be repeated.
+    pub(super) fn leave(&self, may_return: bool) {
+        self.0.send_modify(|state| {
+            state.now -= 1;
+            state.may_return |= may_return;
+        });
     }
 
     /// Requests an early end. Only the first request counts.

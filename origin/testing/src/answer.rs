@@ -51,7 +51,10 @@ pub fn data(event: &Event) -> Value {
 /// The terminal event's name and data; there is exactly one, at the end.
 pub fn terminal(events: &[Event]) -> (&str, Value) {
     let (last, before) = events.split_last().expect("a stream has a terminal event");
-    assert!(before.iter().all(|event| event.event == "message"), "a terminal event is the last one: {before:?}");
+    assert!(
+        before.iter().all(|event| matches!(event.event.as_str(), "message" | "reasoning")),
+        "a terminal event is the last one: {before:?}"
+    );
     assert!(matches!(last.event.as_str(), "done" | "failed"), "the last event is a terminal one: {last:?}");
     let data = data(last);
     if last.event == "failed" {

@@ -84,6 +84,14 @@ impl Origin {
         self.request(Method::POST, "/prompts/simple").json(&json!({ "topic": script.to_string() }))
     }
 
+    /// A chat completion of this script, not yet sent. The members of `more` go beside the messages.
+    pub fn completion(&self, script: &Value, more: &Value) -> RequestBuilder {
+        let mut body = json!({ "model": "scripted", "messages": [{ "role": "user", "content": script.to_string() }] });
+        let members = body.as_object_mut().zip(more.as_object()).expect("objects");
+        members.0.extend(members.1.clone());
+        self.request(Method::POST, "/v1/chat/completions").json(&body)
+    }
+
     /// Follows a stream from the cursor.
     pub async fn follow(&self, cursor: &str) -> Response {
         let id = cursor.split('.').next().unwrap_or_default();

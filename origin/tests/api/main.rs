@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that can't go on fails")]
 
 mod answers;
+mod chat;
 mod ends;
 mod figures;
 mod http;
@@ -10,6 +11,7 @@ mod idempotency;
 mod keys;
 mod limits;
 mod load;
+mod openai;
 mod redis;
 mod resume;
 mod wire;

@@ -3,8 +3,9 @@
 
 use std::time::{Duration, Instant};
 
-use headwater_origin_testing::{events, open, problem, terminal, text};
-use serde_json::json;
+use headwater_origin_testing::{data, events, open, problem, terminal, text};
+use reqwest::Method;
+use serde_json::{Value, json};
 
 use crate::{
     process::Process,
@@ -363,6 +364,85 @@ async fn thoughts_between_tags_are_no_text() {
     let end = "data: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n";
     let provider = Provider::spawn(Answer::text(&(said + end))).await;
     assert_eq!(answer(&OPENAI.origin(&provider, &[]).await).await, ("Hello".into(), "done".into(), "stop".into()));
+}
+
+#[tokio::test]
+async fn thoughts_are_events_of_their_own_where_they_are_wanted() {
+    let thoughts = async |process: &Process| -> (String, String) {
+        let all = events(open(process.origin.start(&json!("a"))).await).await;
+        let thoughts = all.iter().filter(|event| event.event == "reasoning");
+        (thoughts.map(|event| data(event)["chunk"].as_str().unwrap().to_owned()).collect(), text(&all))
+    };
+    for protocol in &PROTOCOLS {
+        let thought = if protocol.is("anthropic") {
+            "event: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"index\":0,\"delta\":{\"type\":\"thinking_delta\",\
+             \"thinking\":\"hm\"}}\n\n"
+        } else {
+            protocol.sign()
+        };
+        let provider = Provider::spawn(Answer::text(&[thought, thought, protocol.fixture].concat())).await;
+        let process = protocol.origin(&provider, &["--reasoning"]).await;
+        assert_eq!(thoughts(&process).await, ("hmhm".into(), TEXT.into()), "{}", protocol.model);
+        let process = protocol.origin(&provider, &[]).await;
+        assert_eq!(thoughts(&process).await, (String::new(), TEXT.into()));
+    }
+    let tagged = OPENAI.fixture.replacen("\"content\":\"Bushy", "\"content\":\"<think>hm</think>Bushy", 1);
+    assert_ne!(tagged, OPENAI.fixture);
+    let provider = Provider::spawn(Answer::text(&tagged)).await;
+    let process = OPENAI.origin(&provider, &["--reasoning"]).await;
+    assert_eq!(thoughts(&process).await, ("hm".into(), TEXT.into()));
+}
+
+#[tokio::test]
+async fn a_conversation_and_its_options_reach_the_provider() {
+    let provider = Provider::spawn(Answer::text(OPENAI.fixture)).await;
+    let process = OPENAI.origin(&provider, &["--max-tokens", "100"]).await;
+    let body = json!({
+        "model": OPENAI.model, "stream": true, "max_completion_tokens": 50, "temperature": 0.5, "stop": ["END"],
+        "response_format": { "type": "json_object" },
+        "messages": [
+            { "role": "system", "content": "be brief" },
+            { "role": "user", "content": "hi" },
+            { "role": "assistant", "content": "yes?" },
+            { "role": "user", "content": "a" },
+        ],
+    });
+    let answer = open(process.origin.request(Method::POST, "/v1/chat/completions").json(&body)).await;
+    assert!(answer.text().await.unwrap().ends_with("data: [DONE]\n\n"));
+    let sent = &provider.requests()[0].body;
+    assert_eq!(sent["messages"], body["messages"]);
+    let options = [&sent["max_tokens"], &sent["temperature"], &sent["stop"], &sent["response_format"]["type"]];
+    assert_eq!(options, [&json!(50), &json!(0.5), &json!(["END"]), &json!("json_object")]);
+}
+
+#[tokio::test]
+async fn options_that_a_model_refuses_are_left_out_and_told() {
+    for (protocol, said) in [
+        (&PROTOCOLS[0], "Unsupported value: 'temperature' does not support 0.5 with this model."),
+        (&PROTOCOLS[1], "`temperature` is deprecated for this model."),
+        (&PROTOCOLS[2], "Invalid value at 'generation_config.temperature'"),
+        (&PROTOCOLS[3], "temperature isn't supported"),
+    ] {
+        let refusal = json!({ "error": { "message": said, "type": "invalid_request_error" } }).to_string();
+        let provider = Provider::spawn_with(move |request| {
+            if request.body.to_string().contains("\"temperature\":0.5") {
+                Answer::status("400 Bad Request", "content-type: application/json\r\n", &refusal)
+            } else {
+                Answer::text(protocol.fixture)
+            }
+        })
+        .await;
+        let process = protocol.origin(&provider, &[]).await;
+        let ask = async || {
+            let body = json!({ "model": protocol.model, "messages": [{ "role": "user", "content": "a" }], "temperature": 0.5 });
+            open(process.origin.request(Method::POST, "/v1/chat/completions").json(&body)).await
+        };
+        let first: Value = ask().await.json().await.unwrap();
+        assert_eq!(first["choices"][0]["message"]["content"], TEXT);
+        assert_eq!(provider.requests().len(), 2, "{}", protocol.model);
+        assert_eq!(ask().await.headers()["headwater-ignored"], "temperature");
+        assert_eq!(provider.requests().len(), 3, "it is remembered");
+    }
 }
 
 #[tokio::test]

@@ -5,7 +5,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use headwater_protocol::{IdempotencyKey, StreamId};
 use rand::{RngExt, distr::Alphanumeric};
-use redis::{Client, Cmd, RedisResult, Script, cmd, pipe, streams::StreamRangeReply};
+use redis::{
+    Client, Cmd, RedisResult, Script, cmd, pipe,
+    streams::{StreamRangeReply, StreamReadReply},
+};
 
 use super::{
     connection::{COMMAND_TIMEOUT, Connection},
@@ -148,9 +151,10 @@ impl Backend for Redis {
 
     async fn look(&self, id: &StreamId) -> Result<Option<Stored>, JournalError> {
         let mut look = pipe();
-        look.xrange_count(events(id), "-", "+", 1).get(lease(id)).pttl(events(id));
-        let (first, owner, ttl): (StreamRangeReply, Option<String>, i64) = self.commands.pipeline(&look).await?;
-        let Some(first) = first.ids.first() else { return Ok(None) };
+        look.cmd("XREAD").arg("COUNT").arg(1).arg("STREAMS").arg(events(id)).arg(keys::START);
+        look.get(lease(id)).pttl(events(id));
+        let (first, owner, ttl): (Option<StreamReadReply>, Option<String>, i64) = self.commands.pipeline(&look).await?;
+        let Some(first) = first.as_ref().and_then(|read| read.keys.first()?.ids.first()) else { return Ok(None) };
         let opening = keys::opening(first).ok_or(JournalError::Unreadable)?;
         Ok(Some(Stored { opening, owner, expires: Duration::from_millis(ttl.try_into().unwrap_or(0)) }))
     }

@@ -22,6 +22,9 @@ use crate::{
 /// The number of the first event's entry. The one before is the opening record; Redis takes no 0-0.
 const FIRST: u64 = 2;
 
+/// The id before all entries and messages.
+pub(super) const START: &str = "0-0";
+
 /// The field of an opening record.
 const OPENING: &str = "opening";
 /// The fields of an entry.

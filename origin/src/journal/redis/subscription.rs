@@ -21,8 +21,6 @@ use crate::journal::{
 
 /// How long the command blocks: a server that is there answers this often.
 const BLOCK: Duration = Duration::from_secs(1);
-/// The id before all messages.
-const START: &str = "0-0";
 
 /// A connection that waits for entries and messages.
 pub struct RedisSubscription {
@@ -39,7 +37,7 @@ impl RedisSubscription {
             .set_connection_timeout(Some(CONNECT_TIMEOUT))
             .set_response_timeout(Some(BLOCK + COMMAND_TIMEOUT));
         let connection = client.get_multiplexed_async_connection_with_config(&config).await?;
-        Ok(Self { connection, inbox, last: START.to_owned() })
+        Ok(Self { connection, inbox, last: keys::START.to_owned() })
     }
 
     async fn read(&mut self, followed: Vec<(StreamId, u64)>) -> RedisResult<StreamReadReply> {

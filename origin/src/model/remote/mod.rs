@@ -112,7 +112,7 @@ impl Model for Remote {
     }
 
     fn ignored(&self, options: &Options) -> Vec<&'static str> {
-        request::ignored(self.0.protocol(), options)
+        self.0.provider.ignored(options)
     }
 
     fn generate(&self, conversation: &Conversation, options: &Options) -> Tokens {

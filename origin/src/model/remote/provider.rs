@@ -1,5 +1,5 @@
 //! One server of a provider: sends a request, reads the status of its answer, and asks once more where the server refuses a
-//! field that it doesn't know.
+//! field that it doesn't know, or an option that only tunes the answer.
 
 use std::time::Duration;
 
@@ -21,6 +21,7 @@ use super::{
 use crate::{
     config::{address::BaseUrl, model::Protocol},
     model::ModelError,
+    prompt::Options,
 };
 
 /// The most of a refusal's body that is read, bytes, and the time for it. What it says comes first.
@@ -71,6 +72,14 @@ impl Provider {
         Ok(Self { server, connections, paths, variant: Mutex::new(variant) })
     }
 
+    /// Of the options that are given, those that the protocol has no word for, or that the server has refused.
+    pub(super) fn ignored(&self, options: &Options) -> Vec<&'static str> {
+        let refused = self.variant.lock().refused & request::given(options);
+        let names = request::TUNING.iter().enumerate().filter(|(index, _)| refused >> index & 1 == 1);
+        let names = names.map(|(_, (name, _))| *name);
+        request::ignored(self.server.protocol, options).into_iter().chain(names).collect()
+    }
+
     pub(super) fn server(&self) -> &Server {
         &self.server
     }
@@ -80,7 +89,7 @@ impl Provider {
     /// # Errors
     /// The server can't be reached, or refuses.
     pub(super) async fn ask(&self, request: &Request) -> Result<Body, Refusal> {
-        let first = *self.variant.lock();
+        let (first, given) = (*self.variant.lock(), request::given(&request.options));
         let mut variant = first;
         loop {
             let response = self.send(request, variant).await?;
@@ -99,7 +108,7 @@ impl Provider {
             }
             let (status, headers) = (response.head.status, response.head.headers);
             let body = refusal_body(response.body).await;
-            match self.another(status, &body, first, variant) {
+            match self.another(status, &body, first, variant, given) {
                 Some(other) => variant = other,
                 None => return Err(self.refusal(status, &headers, &body)),
             }
@@ -108,7 +117,12 @@ impl Provider {
 
     async fn send(&self, request: &Request, variant: Variant) -> Result<Response, Refusal> {
         let protocol = self.server.protocol;
-        let body = request::body(protocol, request, variant);
+        let body = if request::given(&request.options) & variant.refused == 0 {
+            request::body(protocol, request, variant)
+        } else {
+            let options = request::without(&request.options, variant.refused);
+            request::body(protocol, &Request { options, ..request.clone() }, variant)
+        };
         let path = if variant.other_path { self.paths.1.as_ref() } else { None }.unwrap_or(&self.paths.0);
         let mut sent = http::Request::new(Bytes::from(body));
         *sent.method_mut() = Method::POST;
@@ -132,22 +146,29 @@ impl Provider {
     }
 
     /// What to try once more after this refusal, if there is something.
-    fn another(&self, status: StatusCode, body: &[u8], first: Variant, variant: Variant) -> Option<Variant> {
+    fn another(&self, status: StatusCode, body: &[u8], first: Variant, variant: Variant, given: u8) -> Option<Variant> {
         if matches!(status, StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED) {
             // One that knows no such model knows the path.
             let other = self.has_other_path(variant) && !failure::names_field(body, "model");
             return other.then_some(Variant { other_path: true, ..variant });
         }
         let refused = matches!(status, StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY);
-        if self.server.protocol != Protocol::OpenAi || !refused || failure::is_too_long(body) {
+        if !refused || failure::is_too_long(body) {
             return None;
         }
         // Some name all fields at once that they refuse, some one after the other.
         let mut other = variant;
-        other.no_stream_options |= failure::names_field(body, "stream_options");
-        let limit = if variant.completion_tokens { "max_completion_tokens" } else { "max_tokens" };
-        let renamed = variant.completion_tokens != first.completion_tokens;
-        other.completion_tokens ^= !renamed && failure::names_field(body, limit);
+        for (index, (_, words)) in request::TUNING.iter().enumerate() {
+            if words.iter().any(|word| failure::names_field(body, word)) {
+                other.refused |= given & 1 << index;
+            }
+        }
+        if self.server.protocol == Protocol::OpenAi {
+            other.no_stream_options |= failure::names_field(body, "stream_options");
+            let limit = if variant.completion_tokens { "max_completion_tokens" } else { "max_tokens" };
+            let renamed = variant.completion_tokens != first.completion_tokens;
+            other.completion_tokens ^= !renamed && failure::names_field(body, limit);
+        }
         (other != variant).then_some(other)
     }
 

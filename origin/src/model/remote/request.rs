@@ -1,8 +1,8 @@
 //! What a provider is sent, in each protocol: path, headers, body.
 
 use headwater_protocol::header::JSON;
-use serde::Serialize;
-use serde_json::Value;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 use crate::{
     config::model::Protocol,
@@ -34,7 +34,9 @@ pub(super) fn ignored(protocol: Protocol, options: &Options) -> Vec<&'static str
         Protocol::OpenAi => vec![],
         Protocol::Anthropic => {
             let both = ("top_p", top_p.is_some() && temperature.is_some());
-            [penalties.as_slice(), &[("seed", seed.is_some()), both, effort]].concat()
+            let hot = ("temperature", temperature.is_some_and(|temperature| temperature > ANTHROPIC_TEMPERATURE));
+            let blank = ("stop", options.stop.iter().any(|stop| stop.trim().is_empty()));
+            [penalties.as_slice(), &[("seed", seed.is_some()), both, hot, blank, effort]].concat()
         }
         Protocol::Gemini => vec![("seed", seed.is_some() && gemini_seed(options).is_none()), effort],
         Protocol::Ollama => vec![effort],
@@ -69,6 +71,46 @@ pub(super) struct Variant {
     pub(super) completion_tokens: bool,
     /// The other one of the two paths that the address may mean.
     pub(super) other_path: bool,
+    /// Without these options, a bit for each of [`TUNING`].
+    pub(super) refused: u8,
+}
+
+/// Options that only tune an answer, and that some models refuse: their names, and the words by which refusals name them.
+pub(super) const TUNING: [(&str, &[&str]); 6] = [
+    ("temperature", &["temperature"]),
+    ("top_p", &["top_p", "topP"]),
+    ("seed", &["seed", "random_seed"]),
+    ("frequency_penalty", &["frequency_penalty", "frequencyPenalty", "Penalty"]),
+    ("presence_penalty", &["presence_penalty", "presencePenalty", "Penalty"]),
+    ("reasoning_effort", &["reasoning_effort"]),
+];
+
+/// Which of [`TUNING`] are given, a bit each.
+pub(super) fn given(options: &Options) -> u8 {
+    let Options { temperature, top_p, seed, frequency_penalty, presence_penalty, reasoning_effort, .. } = options;
+    let given = [
+        temperature.is_some(),
+        top_p.is_some(),
+        seed.is_some(),
+        frequency_penalty.is_some(),
+        presence_penalty.is_some(),
+        reasoning_effort.is_some(),
+    ];
+    given.iter().rev().fold(0, |bits, given| bits << 1 | u8::from(*given))
+}
+
+/// The options without those of [`TUNING`] whose bits are set.
+pub(super) fn without(options: &Options, refused: u8) -> Options {
+    let is_left = |index: u8| refused >> index & 1 == 0;
+    Options {
+        temperature: options.temperature.filter(|_| is_left(0)),
+        top_p: options.top_p.filter(|_| is_left(1)),
+        seed: options.seed.filter(|_| is_left(2)),
+        frequency_penalty: options.frequency_penalty.filter(|_| is_left(3)),
+        presence_penalty: options.presence_penalty.filter(|_| is_left(4)),
+        reasoning_effort: options.reasoning_effort.clone().filter(|_| is_left(5)),
+        ..options.clone()
+    }
 }
 
 /// Anthropic's version of the protocol. Source: <https://docs.claude.com/en/api/versioning>.
@@ -188,7 +230,7 @@ struct StreamOptions {
 #[serde(tag = "type", rename_all = "snake_case")]
 enum ResponseFormat<'a> {
     JsonObject,
-    JsonSchema { json_schema: &'a Value },
+    JsonSchema { json_schema: &'a RawValue },
 }
 
 impl<'a> OpenAi<'a> {
@@ -211,7 +253,9 @@ impl<'a> OpenAi<'a> {
             response_format: match &options.format {
                 Format::Text => None,
                 Format::Json => Some(ResponseFormat::JsonObject),
-                Format::Schema(json_schema) => Some(ResponseFormat::JsonSchema { json_schema }),
+                Format::Schema(json) => {
+                    serde_json::from_str(json).ok().map(|json_schema| ResponseFormat::JsonSchema { json_schema })
+                }
             },
             reasoning_effort: options.reasoning_effort.as_deref(),
         }
@@ -231,22 +275,28 @@ struct Anthropic<'a> {
     /// Newer models refuse both.
     #[serde(skip_serializing_if = "Option::is_none")]
     top_p: Option<f32>,
-    #[serde(skip_serializing_if = "is_empty")]
-    stop_sequences: &'a [String],
+    /// Blanks alone are refused.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    stop_sequences: Vec<&'a str>,
 }
 
 impl<'a> Anthropic<'a> {
     fn new(request: &'a Request) -> Self {
         let Options { temperature, top_p, stop, .. } = &request.options;
+        let mut messages: Vec<_> = ChatMessage::all(request).collect();
+        // A beginning of the answer that ends with blanks is refused.
+        if let Some(last) = messages.last_mut().filter(|last| last.role == "assistant") {
+            last.content = last.content.trim_end();
+        }
         Self {
             model: &request.model,
             system: request.conversation.system(),
-            messages: ChatMessage::all(request).collect(),
+            messages,
             stream: true,
             max_tokens: request.max_tokens,
             temperature: temperature.map(|temperature| temperature.min(ANTHROPIC_TEMPERATURE)),
             top_p: top_p.filter(|_| temperature.is_none()),
-            stop_sequences: stop,
+            stop_sequences: stop.iter().map(String::as_str).filter(|stop| !stop.trim().is_empty()).collect(),
         }
     }
 }
@@ -291,7 +341,7 @@ struct GenerationConfig<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     response_mime_type: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    response_json_schema: Option<&'a Value>,
+    response_json_schema: Option<&'a RawValue>,
 }
 
 impl<'a> Gemini<'a> {
@@ -324,9 +374,14 @@ impl<'a> Gemini<'a> {
 }
 
 /// The schema of the answer, without what OpenAI has around it.
-fn schema(options: &Options) -> Option<&Value> {
+fn schema(options: &Options) -> Option<&RawValue> {
+    #[derive(Deserialize)]
+    struct Named<'a> {
+        #[serde(borrow)]
+        schema: &'a RawValue,
+    }
     match &options.format {
-        Format::Schema(named) => named.get("schema"),
+        Format::Schema(json) => serde_json::from_str(json).ok().map(|named: Named<'_>| named.schema),
         Format::Text | Format::Json => None,
     }
 }
@@ -336,6 +391,9 @@ struct Ollama<'a> {
     model: &'a str,
     messages: Vec<ChatMessage<'a>>,
     stream: bool,
+    /// Else turns that don't fit the context are dropped without a word.
+    truncate: bool,
+    shift: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     format: Option<OllamaFormat<'a>>,
     options: OllamaOptions<'a>,
@@ -345,7 +403,7 @@ struct Ollama<'a> {
 #[serde(untagged)]
 enum OllamaFormat<'a> {
     Name(&'static str),
-    Schema(&'a Value),
+    Schema(&'a RawValue),
 }
 
 #[derive(Serialize)]
@@ -372,6 +430,8 @@ impl<'a> Ollama<'a> {
             model: &request.model,
             messages: ChatMessage::with_system(request),
             stream: true,
+            truncate: false,
+            shift: false,
             format: match (&options.format, schema(options)) {
                 (Format::Text, _) => None,
                 (_, Some(schema)) => Some(OllamaFormat::Schema(schema)),
@@ -392,7 +452,7 @@ impl<'a> Ollama<'a> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
     use crate::prompt::Speaker;
@@ -409,6 +469,29 @@ mod tests {
     }
 
     #[test]
+    fn each_tuning_option_has_a_bit() {
+        let options = Options {
+            temperature: Some(0.5),
+            top_p: Some(0.5),
+            seed: Some(1),
+            frequency_penalty: Some(0.5),
+            presence_penalty: Some(0.5),
+            reasoning_effort: Some("low".into()),
+            ..Options::default()
+        };
+        assert_eq!(given(&options), 0b11_1111);
+        assert_eq!(given(&Options::default()), 0);
+        let all: Value = serde_json::to_value(&options).unwrap();
+        for (index, (name, _)) in TUNING.iter().enumerate() {
+            let left = without(&options, 1 << index);
+            assert_eq!(given(&left), 0b11_1111 & !(1 << index));
+            let mut expected = all.clone();
+            expected[*name] = Value::Null;
+            assert_eq!(serde_json::to_value(left).unwrap(), expected);
+        }
+    }
+
+    #[test]
     fn options_are_written_by_each_protocols_names_and_what_has_none_is_told() {
         let options = Options {
             max_tokens: Some(9),
@@ -418,7 +501,7 @@ mod tests {
             seed: Some(1 << 40),
             frequency_penalty: Some(0.1),
             presence_penalty: Some(0.2),
-            format: Format::Schema(json!({ "name": "n", "schema": { "type": "object" } })),
+            format: Format::Schema(r#"{"name":"n","schema":{"type":"object"}}"#.into()),
             reasoning_effort: Some("low".into()),
         };
         let written = |protocol, members: &[&str]| {
@@ -456,7 +539,8 @@ mod tests {
             } })
         );
         assert_eq!(ignored(Protocol::OpenAi, &options), [""; 0]);
-        let of_anthropic = ["frequency_penalty", "presence_penalty", "seed", "top_p", "reasoning_effort"];
+        let of_anthropic =
+            ["frequency_penalty", "presence_penalty", "seed", "top_p", "temperature", "reasoning_effort"];
         assert_eq!(ignored(Protocol::Anthropic, &options), of_anthropic);
         assert_eq!(ignored(Protocol::Gemini, &options), ["seed", "reasoning_effort"]);
         assert_eq!(ignored(Protocol::Ollama, &options), ["reasoning_effort"]);
@@ -486,7 +570,10 @@ mod tests {
         );
         assert_eq!(
             written(Protocol::Ollama, Variant::default()),
-            json!({ "model": "m", "messages": with_system, "stream": true, "options": { "num_predict": 7 } })
+            json!({
+                "model": "m", "messages": with_system, "stream": true, "truncate": false, "shift": false,
+                "options": { "num_predict": 7 },
+            })
         );
         assert_eq!(
             written(Protocol::Gemini, Variant::default()),
@@ -504,7 +591,7 @@ mod tests {
 
     #[test]
     fn a_server_that_refuses_a_field_gets_none() {
-        let variant = Variant { no_stream_options: true, completion_tokens: true, other_path: false };
+        let variant = Variant { no_stream_options: true, completion_tokens: true, ..Variant::default() };
         let body = written(Protocol::OpenAi, variant);
         assert_eq!((body.get("stream_options"), body.get("max_tokens")), (None, None));
         assert_eq!(body["max_completion_tokens"], 7);
