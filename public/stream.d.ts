@@ -14,18 +14,40 @@ export interface StateChange {
 export interface Options {
   /** Aborting it leaves: the connection closes, the generation goes on for others. */
   signal?: AbortSignal;
-  /** `fetch` reads only as fast as you do, and notices dead connections. `eventsource` can't see whether a stream without ids was whole: unless its server ends it with `done`, it throws `truncated`. Default: `fetch`. */
+  /** `fetch` reads only as fast as you do, and notices dead connections. `eventsource` can't see whether a stream without ids was whole: unless its server ends it with `done`, it throws `truncated`.
+   * It can't start a conversation: fetch does that, and it resumes. Default: `fetch`. */
   transport?: "fetch" | "eventsource";
-  /** What precedes `/streams/ID`: `"/ai"` for `/ai/streams/ID`. Default: what precedes `/simple` or `/prompts/NAME` in the
-   * address of the start, else the root of its host. */
+  /** What precedes `/streams/ID`: `"/ai"` for `/ai/streams/ID`. Default: what precedes `/simple`, `/chat` or `/prompts/NAME` in
+   * the address of the start, else the root of its host. */
   base?: string;
   /** Called at each change of state, never before `openStream` has returned. What it throws is an unhandled rejection, and ends nothing. */
   onState?: (change: StateChange) => void;
+  /** Gets what the model tells of its thoughts, each piece once and in order with the texts, as they are iterated. The texts are the
+   * answer's alone. What it throws is an unhandled rejection, and ends nothing. */
+  onReasoning?: (text: string) => void;
 }
 
 export interface StartOptions extends Options {
-  /** Idempotency key, 16 to 128 visible ASCII characters: the same key and variables lead to the same stream. Default: random. */
+  /** Idempotency key, 16 to 128 visible ASCII characters: the same key and variables, or conversation, lead to the same stream.
+   * Default: random. */
   key?: string;
+}
+
+/** The body of a start at `/chat`. */
+export interface Conversation {
+  messages: Message[];
+  /** Default: the server's models in its order of preference. */
+  model?: string;
+  max_tokens?: number;
+  temperature?: number;
+  top_p?: number;
+  stop?: string | string[];
+  seed?: number;
+}
+
+export interface Message {
+  role: "system" | "developer" | "user" | "assistant";
+  content: string;
 }
 
 export interface ResumeOptions extends Options {
@@ -48,7 +70,7 @@ export interface Stream extends AsyncIterable<string> {
   readonly id: string | undefined;
   /** Where to follow or stop this stream. */
   readonly url: string | undefined;
-  /** Of the last text delivered: what `resumeStream` takes. */
+  /** Of the last text or reasoning delivered: what `resumeStream` takes. */
   readonly cursor: string | undefined;
   readonly state: State;
   /** The end of the answer; rejects with what the iteration throws. Asked for while nobody iterates, it reads on by itself, and
@@ -78,8 +100,9 @@ export class StreamError extends Error {
 }
 
 /** Starts a stream: `openStream("/simple", { topic: "cat" })`. Asks at once, and reads on as it is iterated.
- * A query in the address is variables too: `openStream("/simple?topic=cat")`. */
-export function openStream(url: string | URL, variables?: Record<string, unknown>, options?: StartOptions): Stream;
+ * A query in the address is variables too: `openStream("/simple?topic=cat")`.
+ * At `/chat` the variables are a conversation, as it is at this moment: `openStream("/chat", { messages: [{ role: "user", content: "Hi" }] })`. */
+export function openStream(url: string | URL, variables?: Conversation | Record<string, unknown>, options?: StartOptions): Stream;
 
 /** Follows a stream that exists: `resumeStream("/streams/ID")`, an address without a query. Throws `not-found` when that can't be one. */
 export function resumeStream(url: string | URL, options?: ResumeOptions): Stream;

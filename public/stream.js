@@ -5,6 +5,8 @@
 //   for await (const text of stream) output.append(text);
 //   const { finish } = await stream.result;
 //
+// A conversation: openStream("/chat", { messages }).
+//
 // Reading order: the two ways in; `follow`, one stream's states; helpers. fetch.js and eventsource.js read one connection each,
 // error.js has what is thrown, stream.d.ts the types. The file is long because the states of one stream share what it has read.
 
@@ -16,7 +18,7 @@ export { StreamError };
 /** A stream's id and, after a dot, the number of the event that was read last. Events count from 0. May end an address. */
 const CURSOR = /(?:^|\/)([a-z0-9]{1,16}-[0-9A-Za-z]{22})(?:\.(\d+))?$/;
 /** What follows the base in the address of a start. */
-const START_PATH = /\/(simple|prompts\/[^/]+)\/?$/;
+const START_PATH = /\/(simple|chat|prompts\/[^/]+)\/?$/;
 /** With the flag `u` only halves of a surrogate pair that stand alone. */
 const LONE_SURROGATES = /[\ud800-\udfff]/gu;
 
@@ -43,20 +45,21 @@ const BODY_END_MS = 1_000;
 const PAGE_EVENTS = ["online", "pageshow", "visibilitychange", "resume", "prerenderingchange"];
 /** The types of events. `stream` opens a response, `message` is the type of an event that names none. Not `error`: a browser's
  * EventSource uses that itself. */
-const EVENTS = ["stream", "message", "done", "failed"];
+const EVENTS = ["stream", "message", "reasoning", "done", "failed"];
 const FINAL = /done|stopped|failed|left/;
 const STOPPED = { finish: "stopped" };
 /** The connection is given up for a new one, without a pause. */
 const REPLACED = fault("network", "Replaced");
 
 /** @typedef {import("./stream.d.ts").State} State */
-/** @typedef {{ url: string, variables?: any, key?: any, cursor?: any }} Start  With a cursor, it has been started already. */
+/** @typedef {{ url: string, variables?: any, body?: string, key?: any, cursor?: any }} Start  With a cursor, it has been started already. */
 
 /** @type {typeof import("./stream.d.ts").openStream} */
 export function openStream(url, variables = {}, { key = randomKey(), ...options } = {}) {
   const [path, query] = String(url).split("#")[0].split(/\?(.*)/s);
-  // A POST's variables are in its body alone.
-  return follow(options, { url: path, variables: { ...Object.fromEntries(new URLSearchParams(query)), ...variables }, key });
+  const all = { ...Object.fromEntries(new URLSearchParams(query)), ...variables };
+  // A POST's variables are in its body alone, which is written now: a conversation may have grown when a start is repeated.
+  return follow(options, { url: path, variables: all, body: toJson(all), key });
 }
 
 /** @type {typeof import("./stream.d.ts").resumeStream} */
@@ -70,7 +73,7 @@ export function resumeStream(url, { cursor = String(url), ...options } = {}) {
  *
  *                      connecting        streaming                       reconnecting
  *   answer             streaming         .                               streaming
- *   text               .                 delivered                       .
+ *   text, reasoning    .                 delivered                       .
  *   `done`, `failed`   .                 done or stopped, failed         .
  *   connection ends    reconnecting; failed where a repetition can't help or was tried often enough;
  *                      done where a stream without ids has begun
@@ -85,17 +88,18 @@ export function resumeStream(url, { cursor = String(url), ...options } = {}) {
  * @param {Start} start
  * @returns {import("./stream.d.ts").Stream}
  */
-function follow({ signal, transport, onState, base }, start) {
+function follow({ signal, transport, onState, onReasoning, base }, start) {
   let state = /** @type {State} */ ("connecting");
   let { url } = start; // the start's address; the stream's, once the id is known
   let [, id, last] = /** @type {string[]} */ (CURSOR.exec(start.cursor) ?? []); // without an id nothing can be resumed
   let due = Number(last ?? -1) + 1; // number of the event to take next
-  let delivered = due; // `due` behind the last text that the consumer got
+  let delivered = due; // `due` behind the last text or reasoning that the consumer got
   let began = false; // an event was delivered: without an id, another start would double it
   let retry = RETRY_MS; // the server's `retry`
   let failures = 0; // since the last event or heartbeat
   let brokenSince = 0; // when the first of them happened; 0: none
   let native = transport === "eventsource"; // until EventSource can't tell what fetch can
+  const posted = START_PATH.exec(start.url)?.[1] === "chat"; // no query holds a conversation
   let connection = new AbortController(); // of the connection or the pause; its reason is the error
   let paused = /** @type {any} */ ({}); // between two connections, and before the first: how the last one ended
   let hiddenAt = Date.now(); // the page was hidden last, if it was
@@ -130,13 +134,16 @@ function follow({ signal, transport, onState, base }, start) {
       /** @returns {Promise<IteratorResult<string, void>>} */
       async next() {
         iterated = true;
-        const { value } = await (ahead.shift() ?? texts.next());
-        if (!value) {
-          await result; // throws what ended it, however often it is asked
-          return { done: true, value };
+        for (;;) {
+          const { value } = await (ahead.shift() ?? texts.next());
+          if (!value) {
+            await result; // throws what ended it, however often it is asked
+            return { done: true, value };
+          }
+          delivered = value.due;
+          if (value.event !== "reasoning") return { value: value.text };
+          tell(onReasoning, value.text);
         }
-        delivered = value.due;
-        return { value: value.text };
       },
       /** @returns {Promise<IteratorResult<string, void>>} */
       async return() {
@@ -152,8 +159,8 @@ function follow({ signal, transport, onState, base }, start) {
     for (let step = ahead[0]; !iterated && step && !(await step).done;) ahead.push(step = texts.next());
   }
 
-  /** Every connection of the stream, one after the other, as one sequence of texts.
-   * @returns {AsyncGenerator<{ text: string, due: number }, void>} */
+  /** Every connection of the stream, one after the other, as one sequence of texts and reasonings.
+   * @returns {AsyncGenerator<{ text: string, event?: string, due: number }, void>} */
   async function* connections() {
     await null; // `onState` isn't called before `openStream` has returned
     const options = { signal: life.signal, capture: true }; // the document's events don't all bubble
@@ -166,11 +173,12 @@ function follow({ signal, transport, onState, base }, start) {
     while (!isOver()) {
       paused = undefined;
       const mine = connection = new AbortController();
+      const byEventSource = native && (id || !posted);
       let broken;
       try {
-        for await (const event of native ? overEventSource() : overFetch()) {
+        for await (const event of byEventSource ? overEventSource() : overFetch()) {
           const text = onEvent(event);
-          if (text !== undefined) yield { text, due };
+          if (text !== undefined) yield { event: event.event, text, due };
           if (isOver()) break;
         }
         onEnd();
@@ -179,7 +187,7 @@ function follow({ signal, transport, onState, base }, start) {
       }
       const closing = /** @type {any} */ (setTimeout(() => mine.abort(), isOver() ? BODY_END_MS : 0));
       closing.unref?.(); // it doesn't keep Node running
-      if (broken) await onBroken(broken);
+      if (broken) await onBroken(broken, byEventSource);
     }
   }
 
@@ -190,7 +198,7 @@ function follow({ signal, transport, onState, base }, start) {
     return readByFetch(start.url, {
       method: "POST",
       headers: { accept, "content-type": "application/json", "idempotency-key": start.key },
-      body: toJson(start.variables),
+      body: start.body,
     }, connection, listener);
   }
 
@@ -234,7 +242,7 @@ function follow({ signal, transport, onState, base }, start) {
     if (id) failures = brokenSince = 0; // without an id nothing says that the generation lives
   }
 
-  /** Gives an event's text, or ends the stream. Drops what was delivered before; a gap breaks the connection.
+  /** Gives an event's text or reasoning, or ends the stream. Drops what was delivered before; a gap breaks the connection.
    * @param {import("./fetch.js").ServerEvent} event @returns {string | void} */
   function onEvent({ event, id: at, data }) {
     if (isOver()) return;
@@ -266,11 +274,12 @@ function follow({ signal, transport, onState, base }, start) {
     else settle("failed", fault("malformed", "Not an event stream")); // the start was answered, so it isn't repeated
   }
 
-  /** A connection broke, or was refused: waits until the next one is due, or gives up. @param {any} error */
-  async function onBroken(error) {
+  /** A connection broke, or was refused: waits until the next one is due, or gives up. @param {any} error @param {unknown} byEventSource */
+  async function onBroken(error, byEventSource) {
     if (isOver()) return;
     if (stopping && !id) return settle("stopped", STOPPED); // the start came to nothing
-    if (native && !/network|truncated|malformed/.test(error.type) && (id || !began)) {
+    if (native && !byEventSource && id && error.type === "unsupported") return; // EventSource reads what fetch has started
+    if (byEventSource && !/network|truncated|malformed/.test(error.type) && (id || !began)) {
       native = false; // refused, a gap, or no EventSource here: fetch learns the reason, or the events that EventSource hides
       return;
     }
@@ -347,18 +356,23 @@ function follow({ signal, transport, onState, base }, start) {
     return FINAL.test(state);
   }
 
-  /** Async, so that what `onState` throws is reported as unhandled, and disturbs nothing here.
-   * @param {State} next @param {{ delay?: number, error?: unknown }} [detail] */
-  async function enter(next, detail) {
+  /** @param {State} next @param {{ delay?: number, error?: unknown }} [detail] */
+  function enter(next, detail) {
     if (isOver()) return;
     state = next;
-    onState?.({ state, ...detail });
+    tell(onState, { state, ...detail });
   }
 
   /** The cursor to event `n` and those behind it. @param {number} n */
   function before(n) {
     return n ? `${id}.${n - 1}` : id;
   }
+}
+
+/** Async, so that what `listener` throws is reported as unhandled, and disturbs nothing here.
+ * @template T @param {((what: T) => void) | undefined} listener @param {T} what */
+async function tell(listener, what) {
+  listener?.(what);
 }
 
 /** 128 bits. Not `randomUUID`, which pages on plain HTTP don't have. */
@@ -372,7 +386,7 @@ function baseOf(url, base) {
   return known === url ? /^(\w+:\/\/[^/]+)?/.exec(url)?.[0] : known.replace(/\/$/, "");
 }
 
-/** Half of a surrogate pair becomes U+FFFD, as in a query: no server reads it as JSON. @param {unknown} variables */
+/** Half of a surrogate pair becomes U+FFFD, as in a query, however deep it is: no server reads it as JSON. @param {unknown} variables */
 function toJson(variables) {
   return JSON.stringify(variables, (_, value) => typeof value === "string" ? value.replace(LONE_SURROGATES, "\ufffd") : value);
 }

@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { openStream, resumeStream } from "../../public/stream.js";
-import { broken, calm, chunks, done, hangUp, ID, impatient, mockTime, noContent, opening, PREAMBLE, read, refuse, serve, until, whole } from "./helpers.js";
+import { broken, calm, chunks, done, event, hangUp, ID, impatient, mockTime, noContent, opening, PREAMBLE, read, refuse, serve, until, whole } from "./helpers.js";
 
 const STOPPED = { finish: "stopped" };
 
@@ -294,6 +294,15 @@ test("what `onState` throws is reported, and neither fails a stream nor keeps a 
   for await (const _ of openStream(`${base}/simple`, {}, { onState })) break;
   await until(() => requests[1].gone && reported.length === 4);
   assert.deepEqual(reported.map(({ message }) => message), ["streaming", "done", "streaming", "left"]);
+});
+
+test("what `onReasoning` throws is reported, and disturbs nothing", async (t) => {
+  const reported = unhandled(t);
+  const { base } = await serve(t, whole(PREAMBLE, event("reasoning", 0, { chunk: "hm" }), chunks(["a"], 1), done(2)));
+  const onReasoning = (text) => { throw new Error(text); };
+  assert.deepEqual(await read(openStream(`${base}/chat`, {}, { onReasoning })), { texts: ["a"], result: { finish: "stop" } });
+  await until(() => reported.length === 1);
+  assert.equal(reported[0].message, "hm");
 });
 
 test("a stop that fails and that nobody awaits is no unhandled rejection, while one that is awaited rejects", async (t) => {

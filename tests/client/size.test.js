@@ -6,7 +6,7 @@ import { gzipSync } from "node:zlib";
 import { build } from "esbuild";
 
 /** Bytes, without the parser that they import. EventSource's transport is loaded where it is asked for. */
-const LIMITS = { stream: 3_600, eventsource: 400 };
+const LIMITS = { stream: 3_700, eventsource: 400 };
 
 for (const [name, limit] of Object.entries(LIMITS)) {
   test(`${name}.js with what it imports, minified and gzipped, is smaller than ${limit} bytes`, async (t) => {

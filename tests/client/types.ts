@@ -1,5 +1,5 @@
 // Compiled, never run: the declarations as a user's code sees them.
-import { openStream, resumeStream, StreamError, type State } from "../../public/stream.js";
+import { openStream, resumeStream, StreamError, type Conversation, type State } from "../../public/stream.js";
 
 export async function poem(output: Element, signal: AbortSignal): Promise<number | undefined> {
   const states: State[] = [];
@@ -21,6 +21,14 @@ export async function poem(output: Element, signal: AbortSignal): Promise<number
 }
 
 export const again = (id: string) => resumeStream(new URL(`https://example.com/streams/${id}`), { cursor: `${id}.7` });
+
+export async function chat(question: string, thoughts: Element): Promise<Conversation> {
+  const conversation: Conversation = { messages: [{ role: "user", content: question }], temperature: 0.7 };
+  let answer = "";
+  for await (const text of openStream("/chat", conversation, { onReasoning: (text) => thoughts.append(text.trim()) })) answer += text;
+  conversation.messages.push({ role: "assistant", content: answer });
+  return conversation;
+}
 
 // @ts-expect-error there is no such transport
 openStream("/simple", {}, { transport: "websocket" });
