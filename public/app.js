@@ -3,13 +3,12 @@
 // A reload goes on with the same answer: its id is in the address; until the id is known, its key is in the history's state.
 
 import { openStream, resumeStream, StreamError } from "./stream.js";
+import { write } from "./text.js";
 import { createTimeline } from "./timeline.js";
 import { conclude, describe, duration, explain } from "./words.js";
 
 /** The readings change this often, in ms: often enough to look alive, seldom enough to be read. */
 const READINGS_MS = 250;
-/** A block of text ends at a line end behind so many characters: what a token changes is laid out with its block alone. */
-const BLOCK_CHARS = 400;
 /** Room below the last line, in px. */
 const FOOT_PX = 64;
 
@@ -120,7 +119,7 @@ async function show(origin, open) {
 
 /** @param {string} text */
 function arrive(text) {
-  write(text);
+  write(output, text);
   answer.lastAt = performance.now();
   answer.count++;
   timeline.token();
@@ -129,20 +128,6 @@ function arrive(text) {
   remember(); // EventSource knows the id no sooner
   say("streaming");
   readings();
-}
-
-/** Text nodes: nothing that a model says is markup. @param {string} text */
-function write(text) {
-  for (const line of text.match(/[^\n]*\n|[^\n]+/g) ?? []) {
-    let block = output.lastChild?.lastChild;
-    if (!(block instanceof Text) || block.length > BLOCK_CHARS && block.data.endsWith("\n")) {
-      block = new Text();
-      const div = document.createElement("div");
-      div.append(block);
-      output.append(div);
-    }
-    /** @type {Text} */ (block).appendData(line);
-  }
 }
 
 /** @param {StateChange} change */

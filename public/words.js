@@ -27,15 +27,26 @@ const PROBLEMS = {
   interrupted: ["The server that wrote this answer went away.", "Ask again for a new one."],
 };
 
+/** In place of those, in a conversation. By the last part of the problem's type, or by the status. @type {Record<string, [string, string]>} */
+export const IN_CHAT = {
+  "bad-request": ["The server doesn’t accept this message.", "Try another one."],
+  "too-large": ["This conversation is too long to be sent.", "Begin a new one, with what it needs to know."],
+  "too-long": ["This conversation is too long for the model.", "Begin a new one, with what it needs to know."],
+  "rate-limited": ["That was one message after the other.", "Wait a little, then try again."],
+  "model-refused": ["The model refused this.", "Say it in another way, or begin a new conversation."],
+  401: ["This server’s chat is closed.", 'Whoever runs it can open it: CHAT = "open" in the edge’s wrangler.toml.'],
+};
+
 /** Not retryable, says the server: this answer is lost. But another can be had. */
 const LOST = ["expired", "not-found", "truncated"];
 
-/** @param {unknown} error @returns {{ what: string, todo: string, again: string }} `again`: what the button says; empty, no button */
-export function explain(error) {
+/** @param {unknown} error @param {Record<string, [string, string]>} [words] in place of the usual ones
+ * @returns {{ what: string, todo: string, again: string }} `again`: what the button says; empty, no button */
+export function explain(error, words = {}) {
   if (!(error instanceof StreamError)) return { what: "Something went wrong in this page.", todo: String(error), again: "Try again" };
   const { type, title, detail, status, retryable, retryAfter } = error;
   const name = type.split("/").pop() ?? "";
-  const [what, todo] = PROBLEMS[name] ?? [
+  const [what, todo] = words[name] ?? words[status ?? 0] ?? PROBLEMS[name] ?? [
     detail ?? title,
     retryable ? "Try again soon." : `Trying again won’t help${status ? ` (status ${status})` : ""}.`,
   ];

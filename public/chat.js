@@ -1,0 +1,336 @@
+// @ts-check
+// The chat page: a conversation, and the answer that is being written. Every tab shows the same one: what happens is kept in
+// localStorage, whose event tells the other tabs. A tab that learns of a running answer follows its stream, and so does a page
+// that was reloaded.
+
+import { copied } from "./clipboard.js";
+import { answered, asked, askedAgain, begun, bodyOf, createStore, KEPT, moved } from "./conversation.js";
+import { createMessages } from "./messages.js";
+import { createScroll } from "./scroll.js";
+import { createSpeaker } from "./spoken.js";
+import { openStream, resumeStream, StreamError } from "./stream.js";
+import { conclude, describe, explain, IN_CHAT } from "./words.js";
+
+/** What was read is kept this often, for a page that ends without a word. */
+const KEEP_MS = 5_000;
+/** A tab that has started an answer knows its stream by then, or is gone: another one asks in its place, with the same key. */
+const TAKEOVER_MS = 10_000;
+const COUNTDOWN_MS = 250;
+const COPIED_MS = 2_000;
+
+const element = (/** @type {string} */ id) => /** @type {HTMLElement} */ (document.getElementById(id));
+const question = /** @type {HTMLTextAreaElement} */ (element("question"));
+const sendButton = element("btnSend");
+const stopButton = /** @type {HTMLButtonElement} */ (element("btnStop"));
+const againButton = element("btnAgain");
+const state = element("state");
+const messages = createMessages(element("log"), { regenerate: again, copy });
+const scroll = createScroll(element("btnEnd"));
+const speaker = createSpeaker(element("spoken"));
+const store = createStore(() => localStorage);
+
+/** @typedef {import("./conversation.js").Conversation} Conversation */
+/** @typedef {import("./conversation.js").Running} Running */
+/** @typedef {import("./stream.js").Stream} Stream */
+/** @typedef {import("./messages.js").Answer} Answer */
+
+/** @param {string} key @param {Answer} shown */
+const newRun = (key, shown) => ({
+  key,
+  shown,
+  stream: /** @type {Stream | undefined} */ (undefined),
+  leaving: new AbortController(),
+  timer: /** @type {any} */ (0), // until the start of another tab is taken over
+  since: performance.now(),
+  resumed: false, // the beginning was seen by another page, so times are the server's
+  count: 0, // of texts
+  nextAt: 0, // when the next connection is tried
+});
+
+/** The answer that this tab follows. */
+let run = /** @type {ReturnType<typeof newRun> | undefined} */ (undefined);
+
+element("ask").addEventListener("submit", (event) => {
+  event.preventDefault();
+  send();
+});
+question.addEventListener("keydown", (event) => {
+  // Safari tells the Enter that ends a composition by its code only.
+  if (event.key !== "Enter" || event.shiftKey || event.isComposing || event.keyCode === 229) return;
+  event.preventDefault();
+  send();
+});
+question.addEventListener("input", grow);
+addEventListener("keydown", ({ key, isComposing }) => { if (key === "Escape" && !isComposing) stop(); });
+stopButton.addEventListener("click", stop);
+againButton.addEventListener("click", () => againButton.dataset.does === "anew" ? begin() : again());
+element("btnNew").addEventListener("click", begin);
+element("btnBack").addEventListener("click", back);
+element("btnEnd").addEventListener("click", () => {
+  if (matchMedia("(pointer: fine)").matches) question.focus(); // it would open a phone's keyboard
+});
+addEventListener("storage", ({ key }) => { if (key === KEPT || key === null) show(store.load()); });
+addEventListener("pageshow", ({ persisted }) => { if (persisted) show(store.load()); }); // frozen pages get no events
+addEventListener("pagehide", keepPartial);
+document.addEventListener("visibilitychange", () => { if (document.hidden) keepPartial(); });
+setInterval(keepPartial, KEEP_MS);
+setInterval(countDown, COUNTDOWN_MS);
+grow();
+say("idle", "");
+show(store.load(), true);
+
+/** Sends what is written. */
+function send() {
+  const text = question.value.trim();
+  const conversation = store.load();
+  if (!text) return;
+  if (conversation.running) return say("", "Wait for the end of the answer, or stop it first.");
+  question.value = "";
+  grow();
+  start(asked(conversation, text, randomKey()));
+}
+
+/** Asks the last question again. */
+function again() {
+  const conversation = store.load();
+  if (!conversation.running) start(askedAgain(conversation, randomKey()));
+}
+
+/** A conversation whose answer this tab starts. @param {Conversation} conversation */
+function start(conversation) {
+  change(conversation, true);
+  if (document.activeElement !== question) stopButton.focus(); // what was pressed is gone
+  scroll.toEnd();
+}
+
+/** Begins a new conversation. */
+function begin() {
+  const conversation = store.load();
+  store.saveBefore(run ? answered(conversation, run.key, { ...run.shown.content, note: "stopped" }) : conversation);
+  stop();
+  run = undefined; // it reads on until its stop has arrived
+  change(begun(conversation));
+  say("idle", "A new conversation.");
+  question.focus();
+}
+
+/** Goes back to the conversation before the new one. */
+function back() {
+  change(begun(store.load(), store.before()));
+  scroll.toEnd();
+  say("idle", "The conversation before.");
+  question.focus();
+}
+
+function stop() {
+  if (!run) return;
+  const mine = run;
+  say("", "Stopping…");
+  // A tab that doesn't know the stream asks the one that does.
+  change(moved(store.load(), { key: mine.key, stopping: true }));
+  mine.stream?.stop().catch((error) => {
+    if (run === mine) say("", `It can’t be stopped. ${explain(error, IN_CHAT).what}`);
+    else mine.leaving.abort();
+  });
+}
+
+/** Keeps a conversation, and shows it. @param {Conversation} conversation @param {boolean} [starts] */
+function change(conversation, starts) {
+  store.save(conversation);
+  show(conversation, starts);
+}
+
+/**
+ * Shows a conversation as it is kept now, whoever has changed it.
+ * @param {Conversation} conversation @param {boolean} [starts] this page starts the answer, or was just opened: then the tab that
+ *   has started it may be this one before its reload
+ */
+function show(conversation, starts = false) {
+  const { running, failure } = conversation;
+  if (run && run.key !== running?.key) {
+    leave(run, conversation);
+    run = undefined;
+    speaker.forget();
+    say("idle", "");
+  }
+  messages.show(conversation);
+  place(conversation);
+  busy(!!running);
+  if (running) follow(conversation, running, starts);
+}
+
+/** Another tab was faster with the end of an answer, or has begun another conversation.
+ * @param {NonNullable<typeof run>} mine @param {Conversation} conversation */
+function leave({ key, stream, leaving, timer }, { messages, failure }) {
+  clearTimeout(timer);
+  const isWanted = failure || messages.some(({ id }) => id === key);
+  if (isWanted || !stream) leaving.abort();
+  else stream.stop().catch(() => leaving.abort());
+}
+
+/** What stands around the messages. @param {Conversation} conversation */
+function place({ messages, dropped, failure }) {
+  element("dropped").hidden = !dropped;
+  const isEmpty = !messages.length;
+  element("welcome").hidden = !isEmpty;
+  element("btnNew").hidden = isEmpty;
+  element("btnBack").hidden = !isEmpty || !store.before().messages.length;
+  element("problem").hidden = !failure;
+  if (!failure) return;
+  write(element("problemWhat"), failure.what);
+  write(element("problemTodo"), failure.todo);
+  write(againButton, failure.again);
+  againButton.hidden = !failure.again;
+  againButton.dataset.does = failure.anew ? "anew" : "again";
+}
+
+/** Reads the running answer: its stream, or a start where none is known yet. @param {Conversation} conversation @param {Running} running @param {boolean} starts */
+function follow(conversation, { key, id, stopping }, starts) {
+  if (!run) {
+    run = newRun(key, messages.begin(key));
+    say("connecting");
+  }
+  const mine = run;
+  if (mine.stream) {
+    if (stopping) mine.stream.stop().catch(() => {}); // another tab says so, and hears of it if it fails
+    return;
+  }
+  clearTimeout(mine.timer);
+  if (id) {
+    const partial = store.partial(key, id);
+    if (partial) {
+      mine.shown.reason(partial.reasoning);
+      mine.shown.write(partial.text);
+    }
+    mine.resumed = true;
+    read(mine, (options) => resumeStream(`/streams/${id}`, { cursor: partial?.cursor, ...options }));
+  } else if (starts && stopping) {
+    mine.resumed = true;
+    over(mine, { finish: "stopped" }); // its page is gone, and nobody wants it
+  } else if (starts) {
+    read(mine, (options) => openStream("/chat", bodyOf(conversation), { key, ...options }));
+  } else {
+    mine.resumed = true;
+    mine.timer = setTimeout(() => { if (run === mine) show(store.load(), true); }, TAKEOVER_MS);
+  }
+  if (stopping) /** @type {Stream | undefined} */ (mine.stream)?.stop().catch(() => {});
+}
+
+/** Reads a stream to its end, whichever that is. @param {NonNullable<typeof run>} mine @param {(options: import("./stream.js").Options) => Stream} open */
+async function read(mine, open) {
+  const { shown, leaving: { signal } } = mine;
+  const isCurrent = () => run === mine;
+  try {
+    const stream = mine.stream = open({
+      signal,
+      onState: (to) => { if (isCurrent()) move(to); },
+      onReasoning: (text) => {
+        if (!isCurrent()) return;
+        shown.reason(text);
+        if (!shown.text) say("thinking", "Thinking…");
+      },
+    });
+    for await (const text of stream) {
+      if (!isCurrent()) continue;
+      const isFirst = !shown.text;
+      shown.write(text);
+      speaker.add(text);
+      mine.count++;
+      if (isFirst) say("streaming");
+    }
+    const result = await stream.result;
+    if (isCurrent()) over(mine, result);
+  } catch (error) {
+    if (isCurrent()) failed(mine, error);
+  }
+}
+
+/** @param {NonNullable<typeof run>} mine @param {import("./stream.js").Result} result */
+function over({ key, shown, since, resumed, count }, { finish, usage, timing }) {
+  const tokens = usage?.output_tokens ?? count;
+  const took = timing?.total_ms ?? (resumed ? undefined : performance.now() - since);
+  end(answered(store.load(), key, { ...shown.content, ...finish && finish !== "stop" && { note: finish } }));
+  say(finish === "stopped" ? "stopped" : "done", conclude(finish, tokens, took, false));
+}
+
+/** @param {NonNullable<typeof run>} mine @param {unknown} error */
+function failed({ key, shown, stream }, error) {
+  const words = explain(error, IN_CHAT);
+  const anew = error instanceof StreamError && /\/too-l(ong|arge)$/.test(error.type);
+  // A refusal is an answer too; where none came, this key may stand for one.
+  const isUnanswered = !stream?.id && error instanceof StreamError && error.retryable;
+  const failure = { ...words, again: anew ? "New conversation" : words.again || "Ask again", anew, ...isUnanswered && { key } };
+  say("failed");
+  end(answered(store.load(), key, { ...shown.content, note: "failed" }, failure));
+}
+
+/** The answer is over. @param {Conversation} conversation */
+function end(conversation) {
+  speaker.end();
+  store.forgetPartial();
+  run = undefined;
+  change(conversation);
+}
+
+/** @param {import("./stream.js").StateChange} change */
+function move({ state: to, delay = 0 }) {
+  if (!run) return;
+  const { stream, key } = run;
+  run.nextAt = to === "reconnecting" ? performance.now() + delay : 0;
+  const conversation = store.load();
+  if (stream?.id && conversation.running?.key === key && !conversation.running.id) store.save(moved(conversation, { key, id: stream.id }));
+  if (!/done|stopped|failed|left/.test(to)) say(to);
+}
+
+/** Announced by screen readers: changes with the state, never with a token. @param {string} to empty: the same state, in other words @param {string} [words] */
+function say(to, words = describe(to, { begun: !!run?.shown.text, known: !!run?.stream?.id })) {
+  if (to) /** @type {HTMLElement} */ (state.parentElement).dataset.state = to;
+  write(state, words);
+}
+
+/** The same words again would be announced again. @param {HTMLElement} place @param {string} words */
+function write(place, words) {
+  if (place.textContent !== words) place.textContent = words;
+}
+
+function countDown() {
+  const left = (run?.nextAt ?? 0) - performance.now();
+  const words = left > 1000 ? `(${Math.ceil(left / 1000)} s)` : "";
+  write(element("countdown"), words);
+}
+
+/** An answer is being written. @param {boolean} isBusy */
+function busy(isBusy) {
+  if (stopButton.hidden === !isBusy) return;
+  const had = document.activeElement === (isBusy ? sendButton : stopButton);
+  sendButton.hidden = isBusy;
+  stopButton.hidden = !isBusy;
+  if (had) (isBusy ? stopButton : sendButton).focus(); // in the field it would open a phone's keyboard
+}
+
+/** For a page that is reloaded, or another tab. */
+function keepPartial() {
+  const cursor = run?.stream?.cursor;
+  if (!run || !cursor) return;
+  const { content, reasoning = "" } = run.shown.content;
+  store.savePartial({ key: run.key, cursor, text: content, reasoning });
+}
+
+/** @param {string} text @param {HTMLButtonElement} button */
+async function copy(text, button) {
+  const isCopied = await copied(text);
+  const words = isCopied ? "Copied" : "Not copied";
+  button.textContent = words;
+  say("", isCopied ? "Copied." : "This browser doesn’t let the page copy.");
+  setTimeout(() => { button.textContent = "Copy"; }, COPIED_MS);
+}
+
+/** The field is as high as its text: its box holds the same, unseen. */
+function grow() {
+  /** @type {HTMLElement} */ (question.parentElement).dataset.text = question.value;
+}
+
+/** 128 bits. */
+function randomKey() {
+  return crypto.getRandomValues(new Uint32Array(4)).join("-");
+}

@@ -1,0 +1,186 @@
+// What the chat page keeps of a conversation, and what it reads out.
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+
+import { answered, asked, askedAgain, begun, bodyOf, createStore, EMPTY, KEPT, moved } from "../../public/conversation.js";
+import { createSpeaker } from "../../public/spoken.js";
+
+const contents = ({ messages }) => messages.map(({ content }) => content);
+const talk = (...contents) => contents.reduce((so, content, n) => n % 2 ? answered(so, `${n - 1}`, { content }) : asked(so, content, `${n}`), EMPTY);
+
+test("a question, an answer, and so on: the server gets roles and contents", () => {
+  const conversation = asked(talk("Hi", "Hello."), "And you?", "k");
+  assert.deepEqual(bodyOf(conversation), { messages: [
+    { role: "user", content: "Hi" }, { role: "assistant", content: "Hello." }, { role: "user", content: "And you?" },
+  ] });
+  assert.deepEqual(conversation.running, { key: "k" });
+});
+
+test("reasoning, notes and empty answers are not sent", () => {
+  const thought = answered(asked(EMPTY, "Hi", "k"), "k", { content: "", reasoning: "hm", note: "stopped" });
+  assert.equal(thought.messages.length, 2);
+  assert.deepEqual(bodyOf(asked(thought, "Well?", "l")), { messages: [{ role: "user", content: "Hi" }, { role: "user", content: "Well?" }] });
+});
+
+test("asked again, the last answer goes, and the question stays", () => {
+  const again = askedAgain(talk("Hi", "Hello.", "How?", "So."), "k");
+  assert.deepEqual([contents(again), again.running], [["Hi", "Hello.", "How?"], { key: "k" }]);
+});
+
+test("a start that may have come to an answer is asked again with its key, any other with a new one", () => {
+  const lost = answered(asked(EMPTY, "Hi", "old"), "old", { content: "" }, { what: "", todo: "", again: "", key: "old" });
+  assert.deepEqual(contents(lost), ["Hi"], "no empty answer is kept");
+  assert.equal(askedAgain(lost, "new").running?.key, "old");
+  const broken = answered(asked(EMPTY, "Hi", "old"), "old", { content: "Hel" }, { what: "", todo: "", again: "" });
+  assert.deepEqual(contents(broken), ["Hi", "Hel"]);
+  assert.equal(askedAgain(broken, "new").running?.key, "new");
+  assert.equal(askedAgain(lost, "new").failure, undefined);
+});
+
+test("of two tabs that reach an answer's end, the first keeps it; a late one changes nothing that came since", () => {
+  const first = answered(asked(EMPTY, "Hi", "k"), "k", { content: "Hello." });
+  assert.equal(answered(first, "k", { content: "Hello." }), first);
+  const next = asked(first, "How?", "l");
+  assert.equal(answered(next, "k", { content: "Hello." }), next);
+  assert.equal(moved(next, { key: "k", id: "a-1" }), next);
+  assert.deepEqual(moved(next, { key: "l", id: "a-1" }).running, { key: "l", id: "a-1" });
+});
+
+test("what is kept is bounded: the oldest questions go with their answers, and that is said", () => {
+  const long = "x".repeat(100_000);
+  const conversation = asked(talk("one", long, "two", long, "three", long), "four", "k");
+  assert.deepEqual(contents(conversation), ["two", long, "three", long, "four"]);
+  assert.equal(conversation.dropped, true);
+  assert.equal(answered(conversation, "k", { content: "!" }).dropped, true);
+  assert.ok(!talk("one", "two").dropped);
+});
+
+test("however long, the newest question stays", () => {
+  assert.equal(contents(asked(talk("one", "two"), "x".repeat(300_000), "k")).length, 1);
+});
+
+function fakeStorage(kept = {}) {
+  return {
+    kept,
+    getItem: (name) => kept[name] ?? null,
+    setItem: (name, value) => { kept[name] = value; },
+    removeItem: (name) => { delete kept[name]; },
+  };
+}
+
+test("a conversation is found again by another tab", () => {
+  const storage = fakeStorage();
+  const conversation = asked(talk("Hi", "Hello."), "How?", "k");
+  createStore(() => storage).save(conversation);
+  assert.deepEqual(createStore(() => storage).load(), JSON.parse(JSON.stringify(conversation)));
+});
+
+for (const [what, kept] of [
+  ["nothing", {}], ["no JSON", { [KEPT]: "{" }], ["null", { [KEPT]: "null" }], ["something else", { [KEPT]: '{"messages":7}' }],
+]) {
+  test(`with ${what} in the browser the conversation is empty`, () => {
+    assert.deepEqual(createStore(() => fakeStorage(kept)).load(), EMPTY);
+  });
+}
+
+test("what another hand has written is taken where it makes sense", () => {
+  const kept = { messages: [{ id: "1", role: "user", content: "Hi" }, { id: "2", role: "system", content: "x" }, { role: "user" }, null], running: 7, failure: {} };
+  assert.deepEqual(createStore(() => fakeStorage({ [KEPT]: JSON.stringify(kept) })).load(), { turn: 0, messages: [{ id: "1", role: "user", content: "Hi" }] });
+});
+
+test("a tab that is late, and writes over a new conversation the end of the one before, is put right", () => {
+  const storage = fakeStorage();
+  const [early, late] = [createStore(() => storage), createStore(() => storage)];
+  early.save(asked(EMPTY, "Hi", "k"));
+  const stale = late.load();
+  early.save(begun(early.load()));
+  late.save(answered(stale, "k", { content: "Hello." }));
+  assert.deepEqual(contents(early.load()), []);
+  assert.deepEqual(contents(late.load()), []);
+});
+
+test("what was cleared from the browser stays cleared", () => {
+  const storage = fakeStorage();
+  const store = createStore(() => storage);
+  store.save(talk("Hi"));
+  storage.removeItem(KEPT);
+  assert.deepEqual(contents(store.load()), []);
+});
+
+test("where the browser keeps nothing, or its space is full, the page's own memory does", () => {
+  const full = { ...fakeStorage({ [KEPT]: JSON.stringify(talk("old")) }), setItem() { throw new Error("full"); } };
+  for (const storage of [() => { throw new Error("forbidden"); }, () => full]) {
+    const store = createStore(storage);
+    store.save(talk("new"));
+    assert.deepEqual(contents(store.load()), ["new"]);
+    store.savePartial({ key: "k", cursor: "a.1", text: "so", reasoning: "" });
+    assert.equal(store.partial("k", "a")?.text, "so");
+    store.forgetPartial();
+    assert.equal(store.partial("k", "a"), undefined);
+  }
+});
+
+test("what was read of an answer belongs to its start alone", () => {
+  const storage = fakeStorage();
+  const store = createStore(() => storage);
+  store.savePartial({ key: "k", cursor: "a.1", text: "so", reasoning: "hm" });
+  assert.deepEqual(store.partial("k", "a"), { key: "k", cursor: "a.1", text: "so", reasoning: "hm" });
+  assert.equal(store.partial("l", "a"), undefined);
+  assert.equal(store.partial("k", "b"), undefined, "the start has come to another stream");
+});
+
+/** A live region, and what was read out. */
+function region(t, hidden = false) {
+  t.mock.timers.enable({ apis: ["setTimeout"] });
+  const document = { hidden, createElement: () => ({ textContent: "" }) };
+  Object.assign(globalThis, { document });
+  t.after(() => Reflect.deleteProperty(globalThis, "document"));
+  const heard = [];
+  const shown = [];
+  const element = /** @type {any} */ ({
+    append(paragraph) { heard.push(paragraph.textContent); shown.push(paragraph); },
+    replaceChildren() { shown.length = 0; },
+  });
+  return { heard, shown, speaker: createSpeaker(element) };
+}
+
+test("an answer is read out sentence by sentence, each once, and its rest at its end", (t) => {
+  const { heard, speaker } = region(t);
+  for (const text of ["It is", " 3.5", " km", " long", ".", " It", " ends", "!\n", "Or: ", "not", " quite"]) speaker.add(text);
+  assert.deepEqual(heard, ["It is 3.5 km long.", "It ends!", "Or:"]);
+  speaker.end();
+  speaker.end();
+  assert.deepEqual(heard, ["It is 3.5 km long.", "It ends!", "Or:", "not quite"]);
+});
+
+test("cut in any way, what is read out is the answer", (t) => {
+  const answer = "First, this. Then that?\n\n- 这是。那是！\n- and so on… \"Done.\" End";
+  for (let size = 1; size < 12; size++) {
+    const { heard, speaker } = region(t);
+    for (let at = 0; at < answer.length; at += size) speaker.add(answer.slice(at, at + size));
+    speaker.end();
+    assert.equal(heard.join(" ").replace(/\s/g, ""), answer.replace(/\s/g, ""));
+    t.mock.timers.reset();
+  }
+});
+
+test("text without an end of a sentence is read out in parts", (t) => {
+  const { heard, speaker } = region(t);
+  for (let n = 0; n < 200; n++) speaker.add("word ");
+  assert.ok(heard.length >= 3);
+  speaker.add("x".repeat(400));
+  assert.ok(heard.at(-1).endsWith("word") || heard.at(-1).endsWith("x"));
+});
+
+test("what was read out is gone a little later, and in the background nothing is", (t) => {
+  const { shown, speaker } = region(t);
+  speaker.add("One. ");
+  assert.equal(shown.length, 1);
+  t.mock.timers.tick(5_000);
+  assert.equal(shown.length, 0);
+  t.mock.timers.reset();
+  const unseen = region(t, true);
+  unseen.speaker.add("One. ");
+  assert.deepEqual(unseen.heard, []);
+});
