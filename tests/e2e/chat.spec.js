@@ -515,6 +515,8 @@ test.describe("on a phone", () => {
       expect((await button(tab, name).boundingBox()).height, `${name} is large enough for a finger`).toBeGreaterThanOrEqual(44);
     }
     await expect(button(tab, "Copy")).toBeInViewport({ ratio: 1 });
+    expect((await tab.locator("header").boundingBox()).height, "the head is one line").toBeLessThan(80);
+    await expect(button(tab, "New conversation")).toBeVisible();
     await tab.setViewportSize({ width: 320, height: 300 }); // a keyboard opens
     await expect(question(tab)).toBeInViewport({ ratio: 1 });
     await expect(button(tab, "Copy"), "the end stays in view").toBeInViewport({ ratio: 1 });
