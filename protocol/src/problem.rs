@@ -121,9 +121,9 @@ kinds! {
     FirstTokenTimeout, "first-token-timeout", 504, "First Token Timeout", true;
     /// The model was silent between two tokens for too long.
     IdleTimeout, "idle-timeout", 504, "Idle Timeout", true;
-    /// Nobody read the stream any more. Only in `failed`.
+    /// Nobody read the stream any more. In `failed`, and where one value was asked for.
     Abandoned, "abandoned", 500, "Abandoned", true;
-    /// The generating origin died or drained away. Only in `failed`.
+    /// The generating origin died or drained away. In `failed`, and where one value was asked for.
     Interrupted, "interrupted", 500, "Interrupted", true;
 }
 
@@ -232,11 +232,6 @@ impl Problem {
             .retry_after(period)
     }
 
-    /// 424: the model doesn't answer this prompt.
-    pub fn model_refused() -> Self {
-        Self::new(Kind::ModelRefused, "the model refuses this prompt; change it")
-    }
-
     /// 502: no origin could be reached.
     pub fn origin_unreachable() -> Self {
         Self::new(Kind::OriginUnreachable, "no origin could be reached; try again")
@@ -288,6 +283,11 @@ impl Problem {
     /// 401: the caller doesn't hold the edge's secret.
     pub fn unauthorised() -> Self {
         Self::new(Kind::Unauthorised, "send the edge's secret as a bearer token")
+    }
+
+    /// 424: the model doesn't answer this prompt.
+    pub fn model_refused() -> Self {
+        Self::new(Kind::ModelRefused, "the model refuses this prompt; change it")
     }
 
     /// 404: none of the models `names` has the name that was asked for.
@@ -400,7 +400,7 @@ impl Problem {
         self.allow
     }
 
-    /// Whether it can be an answer. What ends a stream that has begun is told in `failed` alone.
+    /// Whether it can be the answer to the start of a stream. What ends a stream that has begun is told in `failed`.
     pub fn can_answer(&self) -> bool {
         !matches!(self.kind, Kind::Abandoned | Kind::Interrupted)
     }

@@ -65,8 +65,8 @@ impl Dialect {
         }
     }
 
-    /// What is sent in silence, so that nothing on the way takes the response for dead; `None` where all of it would be
-    /// a part of the answer.
+    /// What is sent in silence, so that nothing on the way takes the response for dead. `None`: its readers know nothing but
+    /// text.
     pub fn heartbeat(self) -> Option<&'static [u8]> {
         match self {
             // The chat's is the own one, with one line end: openai's Python package hands out an event at each blank line.

@@ -30,11 +30,12 @@ pub(super) async fn start(State(app): State<Arc<App>>, request: Request) -> Resu
     let (cursor, key) = (take_cursor(&mut query), query.0.remove(KEY_PARAMETER));
     let (parts, body) = request.into_parts();
     let (head, name) = (Head::new(parts), "/chat".to_owned());
-    let body = match head.resume(&app, cursor, body).await? {
-        Ok(answer) => return Ok(answer),
-        Err(body) if head.is_post() => body,
-        Err(_) => return Err(no_method().into()),
-    };
+    if let Some(cursor) = head.cursor(cursor)? {
+        return head.resume(&app, &cursor, body).await;
+    }
+    if !head.is_post() {
+        return Err(no_method().into());
+    }
     let dialect = head.own_dialect()?;
     let input = own::request(&head.json(body, MAX_CONVERSATION_BYTES).await?)?;
     let logged = app.log_variables.then(|| input.conversation.to_json());

@@ -37,10 +37,9 @@ pub(super) async fn start(
     let (cursor, key) = (take_cursor(&mut query), query.0.remove(KEY_PARAMETER));
     let (parts, body) = request.into_parts();
     let head = Head::new(parts);
-    let body = match head.resume(&app, cursor, body).await? {
-        Ok(answer) => return Ok(answer),
-        Err(body) => body,
-    };
+    if let Some(cursor) = head.cursor(cursor)? {
+        return head.resume(&app, &cursor, body).await;
+    }
     let dialect = head.own_dialect()?;
     let variables = if head.is_post() { Variables::from_json(&head.json(body, MAX_BODY_BYTES).await?)? } else { query };
     let conversation = Conversation::of_prompt(app.prompts.render(&name, &variables)?);

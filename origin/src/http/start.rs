@@ -8,7 +8,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use headwater_protocol::{
-    IdempotencyKey, Problem,
+    Cursor, IdempotencyKey, Problem,
     header::{JSON, is_media_type},
 };
 use http_body_util::BodyExt;
@@ -68,18 +68,19 @@ impl Head {
         Self { received: Instant::now(), parts }
     }
 
-    /// Goes on with the stream of the request's cursor, where it has one. `parameter`: that in the query.
-    pub(super) async fn resume(
-        &self,
-        app: &App,
-        parameter: Option<String>,
-        mut body: Body,
-    ) -> Result<Result<Response, Body>, ProblemResponse> {
-        let Some(cursor) = header_or(&self.parts.headers, &LAST_EVENT_ID, parameter) else { return Ok(Err(body)) };
-        let cursor = parse_cursor(&cursor)?;
+    /// The cursor in the header, else `parameter`, that in the query.
+    ///
+    /// # Errors
+    /// It doesn't parse.
+    pub(super) fn cursor(&self, parameter: Option<String>) -> Result<Option<Cursor>, Problem> {
+        header_or(&self.parts.headers, &LAST_EVENT_ID, parameter).map(|cursor| parse_cursor(&cursor)).transpose()
+    }
+
+    /// Goes on with a stream.
+    pub(super) async fn resume(&self, app: &App, cursor: &Cursor, mut body: Body) -> Result<Response, ProblemResponse> {
         // The body is not used, but it must be read: behind an unread one hyper doesn't see the reader leave.
         let _ = timeout(BODY_TIMEOUT, discard(&mut body)).await;
-        follow::attach(app, &cursor, caller(&self.parts.headers)).await.map(Ok)
+        follow::attach(app, cursor, caller(&self.parts.headers)).await
     }
 
     /// Framed where `Accept` names event streams, else bare.

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | the model | its last token | `done`: [`Finish::Stop`], [`Finish::Length`], [`Finish::ContentFilter`] |
 //! | a reader | `DELETE /streams/ID`: [`Cancel::Stopped`] | `done`: [`Finish::Stopped`] |
-//! | nobody reads | the linger is over, for a bare stream at once: [`Cancel::Abandoned`] | `failed`, `abandoned` |
+//! | nobody reads | the linger is over, at once where no reader can return: [`Cancel::Abandoned`] | `failed`, `abandoned` |
 //! | a limit | the total timeout: [`Cancel::OutOfTime`]; the stream's size | `done`: [`Finish::Length`] |
 //! | a timeout | no first token, or none for too long | `failed`, `first-token-timeout`, `idle-timeout` |
 //! | the model's failure | its tokens break off, or hold an error | `failed`, `model-…`, `rate-limited`, `overloaded` |

@@ -157,6 +157,19 @@ async fn a_full_model_is_waited_for_no_longer_than_for_a_first_token() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_named_model_is_asked_alone_and_not_waited_for_where_it_is_full() {
+    let models = models(vec![Says("first", vec![text("a")], None), placed("second", 1)]);
+    let named = Request { model: Some("second".into()), ..Request::prompt("a") };
+    let held = models.begin(&named, |_, _| {}).await.unwrap();
+    assert_eq!(held.model(), "second");
+    let began = Instant::now();
+    assert_eq!(models.begin(&named, |_, _| {}).await.err(), Some(ModelError::Overloaded(None)));
+    assert_eq!(began.elapsed(), Duration::ZERO, "a wait would hold a slot that other models could use");
+    drop(held);
+    assert!(models.begin(&named, |_, _| {}).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_place_is_free_again_wherever_its_start_is_dropped() {
     let models = models(vec![Says("full", vec![None], Some(1)), Says("other", vec![None], Some(1))]);
     for _ in 0..3 {
