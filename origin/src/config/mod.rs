@@ -214,7 +214,7 @@ pub struct Embedded {
     #[arg(long, value_name = "FILE", default_value = "target/models/SmolLM2-135M-Instruct.Q8_0.gguf")]
     pub embedded_path: PathBuf,
 
-    /// The most answers that it writes at once
+    /// The most answers that it writes at once, and the most conversations whose tokens it keeps for their next turn
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = number(1..=64_u16))]
     pub embedded_streams: u16,
 

@@ -17,7 +17,7 @@ use llama_cpp_2::{
     token::LlamaToken,
 };
 
-use super::{Job, Settings};
+use super::{Job, Read, Settings, cache::Cache, sampler::sampler};
 use crate::{
     model::{ModelError, Token},
     stream::{Finish, Usage},
@@ -28,8 +28,6 @@ const BATCH: usize = 128;
 /// Tokens of prompts in a step, for each answer that runs beside them: a step then takes at most four times what it
 /// would without, even where llama.cpp has no faster kernel for many tokens than for one.
 const SLICE: usize = 3;
-/// The number of last tokens that the repetition penalty counts.
-const PENALTY_WINDOW: i32 = 64;
 
 /// One running answer. Its index in [`Decoder::sequences`] is its id in llama.cpp's cache.
 struct Sequence {
@@ -37,34 +35,30 @@ struct Sequence {
     /// The number of this answer, in the order of arrival.
     number: u64,
     sampler: LlamaSampler,
-    /// The number of the prompt's tokens that are decoded.
-    prefilled: usize,
     /// The last token sampled, not yet decoded.
     last: Option<LlamaToken>,
     /// The number of sampled tokens.
     sampled: u32,
-    /// Sampled bytes that are no whole character yet.
-    partial: Vec<u8>,
 }
 
 struct Decoder<'a> {
     model: &'a LlamaModel,
     settings: &'a Settings,
-    max_tokens: u32,
+    read: &'a Read,
     context: LlamaContext<'a>,
     batch: LlamaBatch<'static>,
     sequences: Vec<Option<Sequence>>,
+    cache: Cache,
     /// The number of answers so far.
     taken: u64,
 }
 
-/// Decodes until all senders of `jobs` are gone; an answer has at most `max_tokens`. Tells `ready` first whether there is
-/// a context to decode in.
+/// Decodes until all senders of `jobs` are gone. Tells `ready` first whether there is a context to decode in.
 pub(super) fn run(
     backend: &LlamaBackend,
     model: &LlamaModel,
     settings: &Settings,
-    max_tokens: u32,
+    read: &Read,
     jobs: &Receiver<Job>,
     ready: &Sender<Result<(), String>>,
 ) {
@@ -72,6 +66,10 @@ pub(super) fn run(
     let params = LlamaContextParams::default()
         .with_n_ctx(NonZeroU32::new(settings.embedded_context * streams))
         .with_n_seq_max(streams)
+        // Each sequence has its own part of the cells, and all of a sliding window's: what is kept takes nothing from others, and
+        // can be cut anywhere.
+        .with_kv_unified(false)
+        .with_swa_full(true)
         .with_n_batch(BATCH as u32)
         .with_n_ubatch(BATCH as u32)
         .with_n_threads(settings.threads())
@@ -81,8 +79,9 @@ pub(super) fn run(
         Ok(context) => {
             let _ = ready.send(Ok(()));
             let batch = LlamaBatch::new(BATCH, 1);
-            let sequences = (0..streams).map(|_| None).collect();
-            Decoder { model, settings, max_tokens, context, batch, sequences, taken: 0 }.run(jobs);
+            let sequences: Vec<_> = (0..streams).map(|_| None).collect();
+            let cache = Cache::new(sequences.len());
+            Decoder { model, settings, read, context, batch, sequences, cache, taken: 0 }.run(jobs);
         }
         Err(error) => drop(ready.send(Err(error.to_string()))),
     }
@@ -112,11 +111,14 @@ impl Decoder<'_> {
         // Dropped before `self`, whose own drop may not go well behind a panic.
         let _guard = AbortOnPanic;
         while self.take(jobs) {
-            self.release_left();
             if let Err(error) = self.step() {
                 tracing::error!(error, "decoding failed");
                 for slot in 0..self.sequences.len() {
-                    self.end(slot, Err(ModelError::BrokeOff(error.clone())));
+                    if self.sequences[slot].is_some() {
+                        self.end(slot, Err(ModelError::BrokeOff(error.clone())));
+                        // Nobody knows what of the batch is in its cells.
+                        self.cache.clear(&mut self.context, slot);
+                    }
                 }
             }
         }
@@ -124,22 +126,31 @@ impl Decoder<'_> {
 
     /// Gives free sequences to queued jobs; waits for a job where no answer runs. Returns whether more jobs may come.
     fn take(&mut self, jobs: &Receiver<Job>) -> bool {
-        while let Some(free) = self.sequences.iter().position(Option::is_none) {
+        loop {
+            self.release_left();
+            if self.sequences.iter().all(Option::is_some) {
+                return true;
+            }
             let idle = self.sequences.iter().all(Option::is_none);
             let job = if idle { jobs.recv().map_err(|_| TryRecvError::Disconnected) } else { jobs.try_recv() };
             match job {
-                Ok(job) => self.sequences[free] = Some(self.sequence(job)),
+                Ok(job) => self.begin(job),
                 Err(TryRecvError::Empty) => return true,
                 Err(TryRecvError::Disconnected) => return !idle,
             }
         }
-        true
     }
 
-    fn sequence(&mut self, job: Job) -> Sequence {
-        let sampler = sampler(self.settings, self.model.n_vocab());
+    /// Gives a job a free sequence. There is one.
+    fn begin(&mut self, job: Job) {
+        // Whoever leaves an answer and asks on finds what was kept.
+        self.release_left();
+        let Some(slot) = self.cache.choose(|slot| self.sequences[slot].is_some(), &job.prompt) else { return };
+        let kept = self.cache.cut(&mut self.context, slot, &job.prompt);
+        self.read.count(job.prompt.len() - kept, kept);
+        let sampler = sampler(self.settings, &job.options, job.max_tokens, self.model.n_vocab());
         self.taken += 1;
-        Sequence { job, number: self.taken, sampler, prefilled: 0, last: None, sampled: 0, partial: Vec::new() }
+        self.sequences[slot] = Some(Sequence { job, number: self.taken, sampler, last: None, sampled: 0 });
     }
 
     /// Frees the sequences of answers whose receiver is dropped.
@@ -153,43 +164,34 @@ impl Decoder<'_> {
 
     /// Decodes one batch and samples from it.
     fn step(&mut self) -> Result<(), String> {
-        let Self { batch, sequences, .. } = self;
+        let Self { batch, sequences, cache, .. } = self;
         batch.clear();
         // For each sequence the index in the batch from which its next token is sampled.
         let mut outputs: Vec<(usize, i32)> = Vec::with_capacity(sequences.len());
-        let add = |batch: &mut LlamaBatch<'_>, token, position: usize, slot: usize, output| {
-            let (position, slot) = (i32::try_from(position), i32::try_from(slot));
-            let (Ok(position), Ok(slot)) = (position, slot) else {
-                return Err("a position is out of range".to_owned());
-            };
-            batch.add(token, position, &[slot], output).map_err(|error| error.to_string())
-        };
-        for (slot, sequence) in sequences.iter_mut().enumerate() {
-            if let Some(sequence) = sequence
-                && let Some(token) = sequence.last
-            {
+        for (slot, sequence) in sequences.iter().enumerate() {
+            if let Some(token) = sequence.as_ref().and_then(|sequence| sequence.last) {
                 outputs.push((slot, batch.n_tokens()));
-                add(batch, token, sequence.position(), slot, true)?;
+                add(batch, cache, token, slot, true)?;
             }
         }
         let running = outputs.len();
         let mut room = if running == 0 { BATCH } else { (SLICE * running).min(BATCH - running) };
-        let waiting = sequences.iter_mut().enumerate().filter_map(|(slot, sequence)| Some((slot, sequence.as_mut()?)));
+        let waiting = sequences.iter().enumerate().filter_map(|(slot, sequence)| Some((slot, sequence.as_ref()?)));
         let mut waiting: Vec<_> = waiting.filter(|(_, sequence)| sequence.last.is_none()).collect();
         // First come, first served: a slot has no rank.
         waiting.sort_by_key(|(_, sequence)| sequence.number);
         for (slot, sequence) in waiting {
             let prompt = &sequence.job.prompt;
-            let slice = sequence.prefilled..prompt.len().min(sequence.prefilled + room);
+            let read = cache.tokens(slot).len();
+            let slice = read..prompt.len().min(read + room);
             room -= slice.len();
-            for position in slice.clone() {
+            for position in slice {
                 let output = position + 1 == prompt.len();
                 if output {
                     outputs.push((slot, batch.n_tokens()));
                 }
-                add(batch, prompt[position], position, slot, output)?;
+                add(batch, cache, prompt[position], slot, output)?;
             }
-            sequence.prefilled = slice.end;
         }
         if batch.n_tokens() == 0 {
             return Ok(());
@@ -210,13 +212,20 @@ impl Decoder<'_> {
         if vocab.is_eog(token) {
             return self.end(slot, Ok(Finish::Stop));
         }
-        vocab.token_to_piece_into(token, &mut sequence.partial, false, None);
+        vocab.token_to_piece_into(token, &mut sequence.job.output.bytes, false, None);
         sequence.last = Some(token);
-        let text = take_whole_chars(&mut sequence.partial);
-        if !text.is_empty() && sequence.job.answer.unbounded_send(Ok(Token::Text(text))).is_err() {
-            return self.release(slot);
+        let mut stopped = false;
+        if let Some(told) = sequence.job.output.more() {
+            stopped = told.stopped;
+            if !told.tokens().all(|token| sequence.send(Ok(token))) {
+                return self.release(slot);
+            }
         }
-        if sequence.sampled >= self.max_tokens || sequence.position() >= self.settings.embedded_context as usize {
+        if stopped {
+            self.end(slot, Ok(Finish::Stop));
+        } else if sequence.sampled >= sequence.job.max_tokens
+            || self.cache.tokens(slot).len() >= self.settings.embedded_context as usize
+        {
             self.end(slot, Ok(Finish::Length));
         }
     }
@@ -224,91 +233,46 @@ impl Decoder<'_> {
     /// Ends an answer.
     fn end(&mut self, slot: usize, finish: Result<Finish, ModelError>) {
         if let Some(sequence) = &mut self.sequences[slot] {
-            let rest = String::from_utf8_lossy(&std::mem::take(&mut sequence.partial)).into_owned();
             let usage =
                 Usage { input_tokens: sequence.job.prompt.len() as u64, output_tokens: u64::from(sequence.sampled) };
-            let answer = &sequence.job.answer;
-            // Fails where the receiver is dropped.
-            let _ = answer.unbounded_send(Ok(Token::Text(rest)));
-            let _ = answer.unbounded_send(finish.map(|finish| Token::End { finish, usage: Some(usage) }));
+            let rest = sequence.job.output.end(finish == Ok(Finish::Stop));
+            let finish = if rest.stopped { Ok(Finish::Stop) } else { finish };
+            if !rest.is_empty() {
+                for token in rest.tokens() {
+                    sequence.send(Ok(token));
+                }
+            }
+            sequence.send(finish.map(|finish| Token::End { finish, usage: Some(usage) }));
         }
         self.release(slot);
     }
 
+    /// Frees a sequence, which keeps what is decoded.
     fn release(&mut self, slot: usize) {
         self.sequences[slot] = None;
-        let removed = i32::try_from(slot).map(|id| self.context.kv_cache_seq_rm(id, None, None));
-        if !matches!(removed, Ok(Ok(()))) {
-            tracing::error!(slot, "a sequence's cache could not be freed");
-        }
+        self.cache.keep(slot);
     }
 }
 
 impl Sequence {
-    /// The position of the last sampled token.
-    fn position(&self) -> usize {
-        self.job.prompt.len() + self.sampled.saturating_sub(1) as usize
+    /// Returns whether the answer's receiver is there.
+    fn send(&self, token: Result<Token, ModelError>) -> bool {
+        self.job.answer.unbounded_send(token).is_ok()
     }
 }
 
-/// The sampler chain for this vocabulary.
-fn sampler(settings: &Settings, vocabulary: i32) -> LlamaSampler {
-    let seed = settings.seed.unwrap_or_else(rand::random);
-    let penalties = LlamaSampler::penalties(vocabulary, PENALTY_WINDOW, settings.repetition_penalty, 0.0, 0.0);
-    if settings.temperature <= 0.0 {
-        return LlamaSampler::chain_simple([penalties, LlamaSampler::greedy()]);
-    }
-    LlamaSampler::chain_simple([
-        penalties,
-        LlamaSampler::top_k(i32::from(settings.top_k)),
-        LlamaSampler::top_p(settings.top_p, 1),
-        LlamaSampler::min_p(settings.min_p, 1),
-        LlamaSampler::temp(settings.temperature),
-        LlamaSampler::dist(seed),
-    ])
-}
-
-/// Takes the whole characters from the front; bytes that are no part of one become U+FFFD.
-fn take_whole_chars(bytes: &mut Vec<u8>) -> String {
-    let mut text = String::new();
-    let mut taken = 0;
-    for chunk in bytes.utf8_chunks() {
-        text.push_str(chunk.valid());
-        taken += chunk.valid().len();
-        let invalid = chunk.invalid();
-        // Invalid bytes at the very end may be the beginning of a character.
-        let incomplete = taken + invalid.len() == bytes.len()
-            && std::str::from_utf8(invalid).is_err_and(|error| error.error_len().is_none());
-        if incomplete || invalid.is_empty() {
-            break;
-        }
-        text.push(char::REPLACEMENT_CHARACTER);
-        taken += invalid.len();
-    }
-    bytes.drain(..taken);
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_character_is_never_split() {
-        let whole = "a\u{e9}\u{1f9a6}\u{2028}z";
-        let (mut partial, mut text) = (Vec::new(), String::new());
-        for byte in whole.bytes() {
-            partial.push(byte);
-            text.push_str(&take_whole_chars(&mut partial));
-        }
-        assert_eq!(text, whole);
-        assert!(partial.is_empty());
-    }
-
-    #[test]
-    fn what_can_be_no_character_is_replaced_at_once() {
-        let mut bytes = b"a\xff\xc3(\xf0\x9f".to_vec();
-        assert_eq!(take_whole_chars(&mut bytes), "a\u{fffd}\u{fffd}(");
-        assert_eq!(bytes, b"\xf0\x9f");
-    }
+/// Adds a sequence's next token to a batch; `output`: another one is sampled behind it.
+fn add(
+    batch: &mut LlamaBatch<'_>,
+    cache: &mut Cache,
+    token: LlamaToken,
+    slot: usize,
+    output: bool,
+) -> Result<(), String> {
+    let tokens = cache.tokens(slot);
+    let (Ok(position), Ok(id)) = (i32::try_from(tokens.len()), i32::try_from(slot)) else {
+        return Err("a position is out of range".into());
+    };
+    tokens.push(token);
+    batch.add(token, position, &[id], output).map_err(|error| error.to_string())
 }

@@ -1,14 +1,26 @@
 //! A model in this process: any GGUF file, run by llama.cpp. One thread decodes for all streams together.
+//!
+//! # Layout
+//! - `chat`, `template`: a conversation becomes tokens.
+//! - `decoder`: tokens become an answer; `cache`: those of earlier turns; `sampler`: how the next one is chosen.
+//! - `output`, `stop`: what of an answer is told.
 
+mod cache;
 mod chat;
 mod decoder;
+mod output;
+mod sampler;
+mod stop;
 mod template;
 
 use std::{
     num::NonZeroUsize,
     path::Path,
     pin::Pin,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
     task::{Context, Poll},
     thread,
     time::Instant,
@@ -25,11 +37,11 @@ use llama_cpp_2::{
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use self::chat::ChatTemplate;
-use super::{Model, ModelError, Token, Tokens, thoughts::ThoughtsApart};
+use self::{chat::ChatTemplate, output::Output};
+use super::{Model, ModelError, Token, Tokens};
 use crate::{
     config::Embedded as Settings,
-    prompt::{Conversation, Options},
+    prompt::{Conversation, Format, Options},
 };
 
 /// A model loaded from a file.
@@ -38,10 +50,27 @@ pub struct Embedded {
     chat: ChatTemplate,
     context: usize,
     streams: usize,
+    /// The most tokens of an answer.
+    max_tokens: u32,
     /// One permit for each answer at once.
     permits: Arc<Semaphore>,
     reasoning: bool,
+    read: Arc<Read>,
     decoder: DecoderThread,
+}
+
+/// Counts the tokens of all prompts.
+#[derive(Default)]
+struct Read {
+    read: AtomicU64,
+    kept: AtomicU64,
+}
+
+impl Read {
+    fn count(&self, read: usize, kept: usize) {
+        self.read.fetch_add(read as u64, Ordering::Relaxed);
+        self.kept.fetch_add(kept as u64, Ordering::Relaxed);
+    }
 }
 
 /// The decoder's thread. Dropping this ends the thread, and waits for that.
@@ -86,6 +115,10 @@ impl Stream for Answer {
 /// A queued prompt. Dropping the receiver cancels it.
 struct Job {
     prompt: Vec<LlamaToken>,
+    options: Options,
+    /// The most tokens of the answer.
+    max_tokens: u32,
+    output: Output,
     answer: UnboundedSender<Result<Token, ModelError>>,
 }
 
@@ -166,9 +199,10 @@ impl Embedded {
         let model = Arc::new(model);
         let (jobs, received) = std::sync::mpsc::channel();
         let (ready, started) = std::sync::mpsc::channel();
+        let read = Arc::<Read>::default();
         let thread = thread::Builder::new().name("decoder".into()).spawn({
-            let (model, settings) = (model.clone(), settings.clone());
-            move || decoder::run(backend, &model, &settings, max_tokens, &received, &ready)
+            let (model, settings, read) = (model.clone(), settings.clone(), read.clone());
+            move || decoder::run(backend, &model, &settings, &read, &received, &ready)
         });
         let not_started = |reason: String| LoadError::Start { path: path.clone(), reason };
         let thread = thread.map_err(|error| not_started(error.to_string()))?;
@@ -187,10 +221,21 @@ impl Embedded {
             "the model is ready"
         );
         let permits = Arc::new(Semaphore::new(streams));
-        Ok(Self { model, chat, context, streams, permits, reasoning, decoder })
+        Ok(Self { model, chat, context, streams, max_tokens, permits, reasoning, read, decoder })
     }
 
-    fn job(&self, conversation: &Conversation) -> Result<Tokens, ModelError> {
+    /// How many tokens of prompts were read so far, and how many needn't be, because an earlier turn had read or written them.
+    pub fn prompt_tokens(&self) -> (u64, u64) {
+        (self.read.read.load(Ordering::Relaxed), self.read.kept.load(Ordering::Relaxed))
+    }
+
+    fn job(&self, conversation: &Conversation, options: &Options) -> Result<Tokens, ModelError> {
+        if options.format != Format::Text {
+            return Err(ModelError::Unsupported(
+                "response_format",
+                "this model can't promise JSON; ask for it in words",
+            ));
+        }
         let prompt = self.chat.tokens(&self.model.vocab(), conversation).map_err(ModelError::Refused)?;
         if prompt.len() >= self.context {
             let reason = format!("{} tokens don't fit a context of {}", prompt.len(), self.context);
@@ -198,8 +243,11 @@ impl Embedded {
         }
         let permit = self.permits.clone().try_acquire_owned().map_err(|_| ModelError::Overloaded(None))?;
         let (answer, tokens) = mpsc::unbounded();
-        self.decoder.send(Job { prompt, answer }).map_err(|_| ModelError::BrokeOff("the decoder has ended".into()))?;
-        Ok(ThoughtsApart::new(Answer { tokens, _permit: permit }, self.reasoning).boxed())
+        let max_tokens = options.max_tokens.map_or(self.max_tokens, |wanted| wanted.min(self.max_tokens));
+        let output = Output::new(self.reasoning, &options.stop);
+        let job = Job { prompt, options: options.clone(), max_tokens, output, answer };
+        self.decoder.send(job).map_err(|_| ModelError::BrokeOff("the decoder has ended".into()))?;
+        Ok(Answer { tokens, _permit: permit }.boxed())
     }
 }
 
@@ -212,8 +260,12 @@ impl Model for Embedded {
         Some(self.streams)
     }
 
-    fn generate(&self, conversation: &Conversation, _: &Options) -> Tokens {
-        match self.job(conversation) {
+    fn ignored(&self, options: &Options) -> Vec<&'static str> {
+        options.reasoning_effort.iter().map(|_| "reasoning_effort").collect()
+    }
+
+    fn generate(&self, conversation: &Conversation, options: &Options) -> Tokens {
+        match self.job(conversation, options) {
             Ok(tokens) => tokens,
             Err(error) => stream::once(async { Err(error) }).boxed(),
         }
