@@ -2,7 +2,8 @@
 //! and the same prompt through [`Embedded`], in turn.
 //!
 //! `cargo bench --bench embedded [-- FLAGS]`, with the origin's flags. Prints tokens/s of each run, and the
-//! medians' ratio; then what 1, 2, 4 and 8 streams at once get together, and the gaps while streams join.
+//! medians' ratio; then what 1, 2, 4 and 8 streams at once get together, and the gaps while streams join; then the time to the
+//! first token of a conversation's second turn, where the first one is kept and where it isn't.
 
 use std::{
     num::NonZeroU32,
@@ -17,7 +18,7 @@ use headwater_origin::{
         Model, Token,
         embedded::{self, Embedded},
     },
-    prompt::{Conversation, Options},
+    prompt::{Conversation, Options, Speaker},
 };
 use llama_cpp_2::{
     context::params::LlamaContextParams,
@@ -32,6 +33,8 @@ const TOKENS: u32 = 128;
 const JOIN: Duration = Duration::from_millis(200);
 /// Asks for more than [`TOKENS`], so that streams that begin together run together.
 const PROMPT: &str = "Write a long story about a river and all the towns that it passes";
+/// A first message of this many sentences, some 850 tokens, makes a second turn of 1,000.
+const SENTENCES: usize = 60;
 
 fn main() {
     let flags = std::env::args_os().filter(|arg| arg != "--bench");
@@ -76,6 +79,58 @@ fn main() {
         median(&middle) * 1e3,
         median(&last) * 1e3,
     );
+    second_turns(&embedded);
+}
+
+/// The time to the first token of second turns, each of a conversation of its own: one whose first turn was answered just before,
+/// and one that nobody has read.
+fn second_turns(embedded: &Embedded) {
+    let (mut cold, mut warm) = (Vec::new(), Vec::new());
+    for run in 1..=RUNS {
+        let message: String = (0..SENTENCES).map(|at| format!("On day {at} the river passed another town. ")).collect();
+        // Differs from its first words on.
+        let begun = |name: &str| vec![(Speaker::System, format!("{name} {run}.")), (Speaker::User, message.clone())];
+        let goes_on = |begun: &[(Speaker, String)], answer: &str| {
+            let turn = [(Speaker::Assistant, answer.to_owned()), (Speaker::User, "What came of it all?".into())];
+            [begun, &turn].concat()
+        };
+        let (_, answer) = first_token(embedded, &begun("Warm"));
+        let before = embedded.prompt_tokens();
+        warm.push(first_token(embedded, &goes_on(&begun("Warm"), &answer)).0);
+        let after = embedded.prompt_tokens();
+        cold.push(first_token(embedded, &goes_on(&begun("Cold"), &answer)).0);
+        println!(
+            "second turn {run}: {} tokens, of these {} kept; first token after {:.1} ms, without what is kept {:.1} ms",
+            after.0 + after.1 - before.0 - before.1,
+            after.1 - before.1,
+            warm[run - 1] * 1e3,
+            cold[run - 1] * 1e3,
+        );
+    }
+    let (warm, cold) = (median(&warm), median(&cold));
+    println!("median: {:.1} ms, without what is kept {:.1} ms, ratio {:.3}", warm * 1e3, cold * 1e3, warm / cold);
+}
+
+/// The seconds until an answer's first token, and the whole answer.
+fn first_token(embedded: &Embedded, turns: &[(Speaker, String)]) -> (f64, String) {
+    let conversation = Conversation::new(turns.iter().cloned()).expect("something is said");
+    let began = Instant::now();
+    let tokens = embedded.generate(&conversation, &Options::default());
+    let texts = tokens.filter_map(|token| async {
+        match token {
+            Ok(Token::Text(text)) if !text.is_empty() => Some(text),
+            _ => None,
+        }
+    });
+    block_on(async {
+        futures::pin_mut!(texts);
+        let mut answer = texts.next().await.unwrap_or_default();
+        let first = began.elapsed().as_secs_f64();
+        while let Some(text) = texts.next().await {
+            answer += &text;
+        }
+        (first, answer)
+    })
 }
 
 /// Tokens/s of this many streams together, while all of them run: from the last one's first token on, until the
