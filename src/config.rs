@@ -2,8 +2,7 @@
 //! depends on it.
 
 use headwater_protocol::OriginName;
-use http::Uri;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 /// The least characters of `EDGE_SECRET`: an origin takes no shorter one.
 const MIN_SECRET_CHARS: usize = 16;
@@ -110,21 +109,29 @@ impl Origin {
     }
 
     fn parse(name: OriginName, address: &str, plain_http: &[String]) -> Result<Self, Slip> {
-        let uri: Uri = address.parse().map_err(|_| ORIGIN_ADDRESS)?;
-        let host = uri.host().ok_or(ORIGIN_ADDRESS)?;
-        let port = uri.authority().map_or("", |authority| authority.as_str().trim_start_matches(host));
-        let fits = port.is_empty() || port[1..].parse::<u16>().is_ok_and(|port| port > 0);
-        // `http::Uri` drops a fragment without a word, and allows `user:password@`.
-        if !fits || address.contains(['@', '#']) {
+        let (scheme, rest) = split_scheme(address).ok_or(ORIGIN_ADDRESS)?;
+        let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+        let (host, port) = match authority.rsplit_once(':') {
+            // Not inside an IPv6 address.
+            Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
+            _ => (authority, None),
+        };
+        // A number as Rust reads it may have a sign.
+        let is_port = |port: &str| !port.starts_with('+') && port.parse::<u16>().is_ok_and(|port| port > 0);
+        let has_port = port.is_none_or(is_port);
+        // Nothing that could make another host or another address of it: no `user@`, no `#`, no backslash.
+        let is_path = path.bytes().all(|byte| byte.is_ascii_graphic() && !b"\"#<>@\\^`{|}".contains(&byte));
+        let has_host = is_host(&host.to_ascii_lowercase()) || ipv6_of(host).is_some();
+        if !(has_host && has_port && is_path) {
             return Err(ORIGIN_ADDRESS);
         }
-        match uri.scheme_str() {
-            Some("https") => {}
-            Some("http") if is_loopback(host) || plain_http.iter().any(|known| known.eq_ignore_ascii_case(host)) => {}
-            Some("http") => return Err(PLAIN_HTTP),
+        match scheme.to_ascii_lowercase().as_str() {
+            "https" => {}
+            "http" if is_loopback(host) || plain_http.iter().any(|known| known.eq_ignore_ascii_case(host)) => {}
+            "http" => return Err(PLAIN_HTTP),
             _ => return Err(ORIGIN_ADDRESS),
         }
-        let has_path = uri.path() != "/" || uri.query().is_some();
+        let has_path = !matches!(path, "" | "/");
         let address = if has_path { address } else { address.trim_end_matches('/') };
         Ok(Self { name, address: address.to_owned(), has_path })
     }
@@ -217,6 +224,12 @@ fn is_loopback(host: &str) -> bool {
     host == "localhost" || address.is_ok_and(|address| address.is_loopback())
 }
 
+/// The scheme of an absolute address, and what follows its two slashes.
+pub(crate) fn split_scheme(address: &str) -> Option<(&str, &str)> {
+    let (scheme, rest) = address.split_once(':')?;
+    Some((scheme, rest.strip_prefix("//")?))
+}
+
 /// A page origin as a browser serialises it (RFC 6454, section 6.2).
 ///
 /// - `http` and `https`: lower case, a port only if it is not the default.
@@ -225,7 +238,7 @@ fn is_loopback(host: &str) -> bool {
 /// - `file://` is what Electron and old Android web views send. No website can send it.
 /// - `null` is refused: every site can send it, from a sandboxed frame.
 fn is_page_origin(text: &str) -> bool {
-    let Some((scheme, host)) = text.split_once("://") else { return false };
+    let Some((scheme, host)) = split_scheme(text) else { return false };
     match scheme {
         "http" => is_host_and_port(host, 80),
         "https" => is_host_and_port(host, 443),
@@ -252,13 +265,15 @@ fn is_host_and_port(text: &str, default_port: u16) -> bool {
 
 /// A host as the runtime serialises it (WHATWG URL): lower case, IPv6 in brackets.
 fn is_host(text: &str) -> bool {
-    match text.strip_prefix('[').and_then(|text| text.strip_suffix(']')) {
-        Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok_and(|parsed| parsed.to_string() == address),
-        None => {
-            let known = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-._".contains(&byte);
-            !text.is_empty() && text.bytes().all(known)
-        }
+    let known = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-._".contains(&byte);
+    match ipv6_of(text) {
+        Some(address) => text == ["[", &address.to_string(), "]"].concat(),
+        None => !text.is_empty() && text.bytes().all(known),
     }
+}
+
+fn ipv6_of(host: &str) -> Option<Ipv6Addr> {
+    host.strip_prefix('[')?.strip_suffix(']')?.parse().ok()
 }
 
 fn parse_switch(setting: &'static str, value: Option<&str>, default: bool) -> Result<bool, Slip> {

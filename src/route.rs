@@ -5,6 +5,7 @@
 //! A start's answer is *framed* (events with ids, a terminal event) where its `Accept` names event streams, else *bare*
 //! (`data:` lines alone). The origin frames; the edge passes `Accept` on.
 
+use crate::config::split_scheme;
 use headwater_protocol::header::{JSON, accepts_event_stream, header_or, is_media_type, is_prefetch};
 use headwater_protocol::{
     CURSOR_PARAMETERS, IdempotencyKey, KEY_PARAMETER, MAX_BODY_BYTES, Problem, PromptName, StreamId, Variables,
@@ -47,7 +48,7 @@ pub struct Url<'a> {
 impl<'a> Url<'a> {
     /// Takes apart an absolute address, as a runtime serialises it (WHATWG URL: there is always a path).
     pub fn of(url: &'a str) -> Self {
-        let host = url.find("://").map_or(0, |colon| colon + "://".len());
+        let host = split_scheme(url).map_or(0, |(_, rest)| url.len() - rest.len());
         let (page_origin, target) = match url[host..].find('/') {
             Some(slash) => url.split_at(host + slash),
             None => (url, "/"),
@@ -59,7 +60,7 @@ impl<'a> Url<'a> {
 
     /// Without scheme and port; an IPv6 address in brackets.
     pub fn host(&self) -> &'a str {
-        let host = self.page_origin.split_once("://").map_or("", |(_, host)| host);
+        let host = split_scheme(self.page_origin).map_or("", |(_, host)| host);
         match host.find(']') {
             Some(end) => &host[..=end],
             None => host.split(':').next().unwrap_or_default(),

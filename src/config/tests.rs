@@ -44,6 +44,7 @@ fn an_address_with_a_path_is_posted_to_as_it_stands() {
 fn an_origin_that_is_not_on_the_loopback_is_https() {
     assert!(of_origins("a=http://localhost:9000").is_ok());
     assert!(of_origins("a=http://[::1]:9000").is_ok());
+    assert!(of_origins("a=HTTP://[0:0:0::1]").is_ok() && of_origins("a=https://One.example:443").is_ok());
     for list in ["a=http://one.example", "a=http://127.0.0.1.example", "a=http://10.0.0.1", "a=http://0.0.0.0:9000"] {
         assert_eq!(of_origins(list), Err(PLAIN_HTTP), "{list}");
     }
@@ -76,6 +77,13 @@ fn an_address_that_hides_another_host_is_refused() {
         "a=https://one.example:",
         "a=https://one.example:99999",
         "a=http://127.0.0.1\\@evil.example",
+        "a=https://one.example/\\x",
+        "a=https://[::1",
+        "a=https://[::1]x",
+        "a=https://one.example:+80",
+        "a=https:/one.example",
+        "a=https://caf\u{e9}.example",
+        "a=https://one.example/a b",
     ] {
         assert_eq!(of_origins(list), Err(ORIGIN_ADDRESS), "{list}");
     }
