@@ -1,6 +1,7 @@
 //! The settings, parsed once. A bad one is logged at the first request, is named by `/healthz`, and takes down only what
 //! depends on it.
 
+use crate::keys::Keys;
 use headwater_protocol::OriginName;
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -23,6 +24,10 @@ pub struct Config {
     pub hosts: Option<Vec<String>>,
     /// How starts are counted.
     pub rate_limit: RateLimit,
+    /// Anybody may chat (`CHAT`). Else whoever holds one of the keys.
+    pub chat_is_open: bool,
+    /// The keys that callers may hold (`EDGE_KEYS`).
+    pub keys: Keys,
     /// What is wrong.
     pub slips: Vec<Slip>,
 }
@@ -82,7 +87,19 @@ impl Config {
             None => RateLimit::Broken,
         };
         let shared_journal = or_slip(shared, &mut slips).unwrap_or(false);
-        Self { origins, shared_journal, secret, page_origins, hosts, rate_limit, slips }
+        let chat_is_open = match setting("CHAT").as_deref() {
+            None => false,
+            Some("open") => true,
+            Some(_) => {
+                slips.push(CHAT);
+                false
+            }
+        };
+        let (keys, unfit) = Keys::parse(&list("EDGE_KEYS"));
+        if unfit > 0 {
+            slips.push(UNFIT_KEYS);
+        }
+        Self { origins, shared_journal, secret, page_origins, hosts, rate_limit, chat_is_open, keys, slips }
     }
 }
 
@@ -178,6 +195,11 @@ const UNFIT_SECRET: Slip = slip("EDGE_SECRET", "must be 16 or more visible ASCII
 const NO_LIMITER: Slip = slip(
     "RATE_LIMIT",
     "is on, and the binding START_LIMIT is missing, so nothing starts; declare [[ratelimits]], or set it to `off`",
+);
+const CHAT: Slip = slip("CHAT", "must be `open`, or empty: then only whoever holds a key of EDGE_KEYS may chat");
+const UNFIT_KEYS: Slip = slip(
+    "EDGE_KEYS",
+    "must be a list of SHA-256 digests of keys, 64 hexadecimal characters each, as `printf %s KEY | sha256sum` shows them",
 );
 const PAGE_ORIGIN_RULE: &str = "must be a list of page origins exactly as browsers send them, like \
      `https://app.example, tauri://localhost`: no path, no default port, no `*`, no `null`";

@@ -15,6 +15,7 @@
 //! * [`policy`]: who may? Cross-origin rules, rate-limit keys, the one place that answers "may this caller start?".
 //! * [`route`]: what is asked? A request's head becomes a [`route::Call`], or a problem.
 //! * [`config`]: the settings, parsed once.
+//! * [`keys`]: who holds a key of this edge?
 //! * [`headers`]: header lists, and the one function that copies headers.
 //!
 //! What the edge shares with the origin, ids, keys, variables and problems (RFC 9457), is in `headwater-protocol`.
@@ -25,6 +26,7 @@ pub mod config;
 pub mod failover;
 pub mod headers;
 pub mod health;
+pub mod keys;
 pub mod policy;
 pub mod route;
 pub mod upstream;

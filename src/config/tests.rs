@@ -1,6 +1,7 @@
 //! Tests of the settings.
 
 use super::*;
+use crate::keys::tests::ABC;
 
 pub(crate) const SECRET: &str = "s3cret-s3cret-s3cret";
 const A: (&str, &str) = ("ORIGINS", "a=https://a.example");
@@ -102,7 +103,7 @@ fn a_name_is_fit_and_single() {
 #[test]
 fn a_setting_at_its_zero_empty_or_absurd_value_means_what_it_says_or_is_named() {
     let absurd = "0123456789,".repeat(10_000);
-    let table: [(&str, &[&str], &[&str]); 7] = [
+    let table: [(&str, &[&str], &[&str]); 9] = [
         ("ORIGINS", &["a=https://a.example"], &["", " ", "0", ",", "=", "a=", "*", "a=0", &absurd]),
         (
             "EDGE_SECRET",
@@ -117,6 +118,8 @@ fn a_setting_at_its_zero_empty_or_absurd_value_means_what_it_says_or_is_named() 
             &["*", "http://a", "a:80", "A", "caf\u{e9}", "[::1", "[0:0::1]"],
         ),
         ("ALLOW_PLAIN_HTTP", &["", ",", "origin"], &["*", "http://a", "a:80", "a/b"]),
+        ("CHAT", &["", " ", "open", " open\n"], &["0", "on", "true", "OPEN", "closed", &absurd]),
+        ("EDGE_KEYS", &["", ",", ABC, "\n"], &["0", "*", "sk-a-key-itself", &ABC[1..], &absurd]),
         ("ALLOWED_ORIGINS", &["", ",", "https://app.example"], &["0", "*", "null", "https://", "://", &absurd]),
     ];
     for (name, fit, unfit) in table {
@@ -133,6 +136,7 @@ fn a_setting_at_its_zero_empty_or_absurd_value_means_what_it_says_or_is_named() 
             assert_eq!(config.origins.is_empty(), needs(&["ORIGINS", "EDGE_SECRET"]), "{name}={value:.30}");
             assert_eq!(config.rate_limit == RateLimit::Broken, needs(&["RATE_LIMIT"]), "{name}={value:.30}");
             assert!(config.page_origins.is_empty() && !config.shared_journal);
+            assert!(!config.chat_is_open && config.keys.is_empty());
             assert_eq!(config.hosts, needs(&["HOSTS"]).then(Vec::new), "no host is known, rather than every one");
         }
     }
@@ -146,6 +150,13 @@ fn a_slip_leaves_the_other_entries_of_a_list_in_force() {
     let config = config(&[("ALLOWED_ORIGINS", "https://one.example/, https://two.example")]);
     assert_eq!(config.page_origins, ["https://two.example"]);
     assert_eq!(config.slips[0].setting, "ALLOWED_ORIGINS");
+}
+
+#[test]
+fn a_key_that_is_none_leaves_the_others_in_force() {
+    let config = config(&[("EDGE_KEYS", &[ABC, "sk-a-key-itself"].join(", "))]);
+    assert_eq!(config.slips.iter().map(|slip| slip.setting).collect::<Vec<_>>(), ["EDGE_KEYS"]);
+    assert!(config.keys.holder("abc").is_some() && config.keys.holder("sk-a-key-itself").is_none());
 }
 
 #[test]
@@ -220,5 +231,6 @@ fn a_limit_without_its_binding_is_named() {
 
 #[test]
 fn the_secret_is_never_printed() {
-    assert!(!format!("{:?}", config(&[])).contains(SECRET));
+    let printed = format!("{:?}", config(&[("EDGE_KEYS", ABC)]));
+    assert!(!printed.contains(SECRET) && !printed.contains(ABC), "{printed}");
 }
