@@ -1,7 +1,7 @@
 //! The Workers runtime: this file and its folder alone know it.
 //!
 //! An answer's body never crosses into wasm: a response gets the very stream that the origin's answer has, and the
-//! runtime pumps it natively.
+//! runtime pumps it natively. Nor does a conversation: it stays on JavaScript's side, for as many origins as are asked.
 
 mod runtime;
 
@@ -10,19 +10,20 @@ use crate::failover::{self, AnswerHead, HEADERS_DEADLINE, Plan, Refusal, ToldPro
 use crate::headers::HeaderList;
 use crate::health::{self, Health, Look, Looks, Report, Status};
 use crate::policy::{self, Admission, Caller, LIMIT_PERIOD};
-use crate::route::{self, Call, Input, RequestHead, Start, Url};
-use crate::upstream::{self, OriginRequest};
+use crate::route::{self, Api, Call, Chat, Input, RequestHead, Start, Url};
+use crate::upstream::{self, OriginRequest, PROBLEM_KIND, RequestHeaders};
 use futures::future::join_all;
 use headwater_protocol::header::{JSON, PROBLEM};
-use headwater_protocol::{MAX_BODY_BYTES, Problem, Variables};
-use js_sys::{Date, Reflect};
-use runtime::{Failure, Limiter, ReadError, random_uuid, read_bounded, respond, respond_text, send, sleep};
+use headwater_protocol::openai::{ErrorBody, SHOULD_RETRY};
+use headwater_protocol::{IdempotencyKey, Kind, MAX_BODY_BYTES, MAX_CONVERSATION_BYTES, Problem, Variables};
+use js_sys::{Date, Reflect, Uint8Array};
+use runtime::{Failure, Limiter, keep_bounded, random_uuid, read_bounded, respond, respond_text, send, sleep};
 use std::cell::RefCell;
 use std::convert::Infallible;
 use std::rc::Rc;
 use std::time::Duration;
 use wasm_bindgen::prelude::*;
-use web_sys::{Request, Response};
+use web_sys::{ReadableStream, Request, Response};
 use worker::{Context, Env, console_error, event};
 
 /// The rate limit's binding in wrangler.toml.
@@ -41,7 +42,8 @@ async fn handle(request: Request, env: Env, _context: Context) -> Result<Respons
     let header = |name: &str| request_headers.get(name).ok().flatten();
     let edge = Edge::of(&env);
     let caller = Caller::of(&edge.config, &url, &header);
-    let exchange = Exchange { edge: &edge, caller: &caller, header: &header, request: &request, url };
+    let api = Api::of(url.path);
+    let exchange = Exchange { edge: &edge, caller: &caller, header: &header, request: &request, url, api };
     let answer = exchange.answer().await;
     Ok(answer.or_else(|problem| exchange.refuse(&problem)).unwrap_or_else(|_| runtime::bare_failure()))
 }
@@ -73,6 +75,20 @@ impl Edge {
     }
 }
 
+/// What origins are asked.
+struct Question<'a> {
+    plan: Plan<'a>,
+    request: OriginRequest,
+    /// The request's body, where the edge doesn't read it.
+    kept: Option<Uint8Array>,
+}
+
+impl<'a> Question<'a> {
+    fn of(plan: Plan<'a>, request: OriginRequest) -> Self {
+        Self { plan, request, kept: None }
+    }
+}
+
 /// One request on its way.
 struct Exchange<'a> {
     edge: &'a Edge,
@@ -80,28 +96,38 @@ struct Exchange<'a> {
     header: &'a dyn Fn(&str) -> Option<String>,
     request: &'a Request,
     url: Url<'a>,
+    api: Option<Api>,
 }
 
 impl Exchange<'_> {
     async fn answer(&self) -> Result<Response, Problem> {
         let head = RequestHead { method: &self.request.method(), url: self.url, header: self.header };
         let config = &self.edge.config;
-        match Call::parse(&head)? {
-            Call::Start(start) => self.start(start).await,
+        // Before anything else is looked at. A preflight (`OPTIONS`) comes without a key, and spends nothing.
+        if self.api.is_some() && head.method != "OPTIONS" {
+            policy::may_chat(config, self.caller)?;
+        }
+        let question = match Call::parse(&head)? {
+            Call::Start(start) => self.start(start).await?,
+            Call::Chat(chat) => self.chat(&chat).await?,
+            Call::Models(path) => Question::of(Plan::models(config)?, OriginRequest::models(self.headers(), path)),
             Call::Follow(stream, cursor) => {
                 let request = OriginRequest::follow(self.headers(), &stream, cursor.as_ref());
-                self.forward(&Plan::stream(config, &stream)?, &request).await
+                Question::of(Plan::stream(config, &stream)?, request)
             }
             Call::Stop(stream) => {
-                let request = OriginRequest::stop(self.headers(), &stream);
-                self.forward(&Plan::stream(config, &stream)?, &request).await
+                Question::of(Plan::stream(config, &stream)?, OriginRequest::stop(self.headers(), &stream))
             }
-            Call::Health => self.health().await,
-            Call::Options(allow) => respond(204, &self.caller.cors.options(allow), None),
-        }
+            Call::Health => return self.health().await,
+            Call::Options(allow) => {
+                let asked = (self.header)("access-control-request-headers");
+                return respond(204, &self.caller.cors.options(allow, asked.as_deref()), None);
+            }
+        };
+        self.forward(&question).await
     }
 
-    async fn start(&self, start: Start) -> Result<Response, Problem> {
+    async fn start(&self, start: Start) -> Result<Question<'_>, Problem> {
         let config = &self.edge.config;
         if start.is_bare && self.is_http_10() {
             return Err(Problem::bare_over_http_10());
@@ -116,16 +142,32 @@ impl Exchange<'_> {
                 variables => variables?,
             },
         };
-        if let Admission::Counted(key) = admission {
-            self.count(&key).await?;
-        }
-        let key = match start.key {
-            None if plan.wants_key() => random_uuid().parse().ok(),
-            key => key,
-        };
+        self.count(admission).await?;
+        let key = start.key.or_else(|| key_for(&plan));
         let request =
             OriginRequest::start(self.headers(), &start.prompt, &variables, start.cursor.as_ref(), key.as_ref());
-        self.forward(&plan, &request).await
+        Ok(Question::of(plan, request))
+    }
+
+    async fn chat(&self, chat: &Chat) -> Result<Question<'_>, Problem> {
+        let config = &self.edge.config;
+        if chat.is_bare && self.is_http_10() {
+            return Err(Problem::bare_over_http_10());
+        }
+        let plan = Plan::chat(config, chat.api, chat.key.as_ref())?;
+        let admission = policy::may_start(config, self.caller)?;
+        // Not piped, though with one origin it could be: so its size and its time have bounds before an origin is troubled.
+        let kept = match self.request.body() {
+            None => None,
+            Some(body) => {
+                let kept = keep_bounded(&body, chat.max_bytes, BODY_DEADLINE).await;
+                Some(kept.map_err(|error| error.problem(MAX_CONVERSATION_BYTES))?)
+            }
+        };
+        self.count(admission).await?;
+        let attempt = if chat.key.is_none() { key_for(&plan) } else { None };
+        let request = OriginRequest::chat(self.headers(), chat, attempt.as_ref());
+        Ok(Question { plan, request, kept })
     }
 
     /// The client speaks HTTP/1.0, where a body that was broken off looks whole. Production says so in `request.cf`; a
@@ -137,33 +179,31 @@ impl Exchange<'_> {
     }
 
     async fn read_body(&self) -> Result<Vec<u8>, Problem> {
-        read_bounded(self.request.body(), Some(BODY_DEADLINE)).await.map_err(|error| match error {
-            ReadError::TooLarge => Problem::too_large(MAX_BODY_BYTES),
-            ReadError::TooSlow => Problem::slow_body(),
-            ReadError::Broken => Problem::bad_request("the body broke off"),
-        })
+        let body = read_bounded(self.request.body(), Some(BODY_DEADLINE)).await;
+        body.map_err(|error| error.problem(MAX_BODY_BYTES))
     }
 
-    async fn count(&self, key: &str) -> Result<(), Problem> {
+    async fn count(&self, admission: Admission) -> Result<(), Problem> {
+        let Admission::Counted(key) = admission else { return Ok(()) };
         let limiter = self.edge.limiter.as_ref().ok_or_else(Problem::no_rate_limit)?;
-        match runtime::has_room(limiter, key).await {
+        match runtime::has_room(limiter, &key).await {
             Ok(true) => Ok(()),
             Ok(false) => Err(Problem::too_many_starts(LIMIT_PERIOD)),
             Err(error) => Err(runtime::broken(&error)),
         }
     }
 
-    fn headers(&self) -> HeaderList {
-        upstream::request_headers(self.header)
+    fn headers(&self) -> RequestHeaders {
+        RequestHeaders::of(self.api, self.caller.id.as_ref(), self.header)
     }
 
     /// Asks the plan's origins in turn, until one gives an answer that can be passed on.
-    async fn forward(&self, plan: &Plan<'_>, request: &OriginRequest) -> Result<Response, Problem> {
-        let mut origins = plan.origins.iter().peekable();
+    async fn forward(&self, question: &Question<'_>) -> Result<Response, Problem> {
+        let mut origins = question.plan.origins.iter().peekable();
         let mut refused = Problem::no_such_stream();
         while let Some(origin) = origins.next() {
             let is_last = origins.peek().is_none();
-            refused = match self.attempt(plan, origin, request, is_last).await {
+            refused = match self.attempt(question, origin, is_last).await {
                 Ok(response) => return Ok(response),
                 Err(Refusal::Final(problem)) => return Err(problem),
                 Err(Refusal::Next(problem)) => problem,
@@ -172,14 +212,9 @@ impl Exchange<'_> {
         Err(refused)
     }
 
-    async fn attempt(
-        &self,
-        plan: &Plan<'_>,
-        origin: &Origin,
-        request: &OriginRequest,
-        is_last: bool,
-    ) -> Result<Response, Refusal> {
-        let sent = send(&self.edge.config, origin, request, HEADERS_DEADLINE).await;
+    async fn attempt(&self, question: &Question<'_>, origin: &Origin, is_last: bool) -> Result<Response, Refusal> {
+        let Question { plan, request, kept } = question;
+        let sent = send(&self.edge.config, origin, request, kept.as_ref(), HEADERS_DEADLINE).await;
         // The deadline ends with this attempt: a body that is piped may take as long as it takes.
         let (answer, _deadline) = sent.map_err(|failure| match failure {
             Failure::Unreached => plan.unreached(),
@@ -187,17 +222,24 @@ impl Exchange<'_> {
         })?;
         let answer_headers = answer.headers();
         let header = |name: &str| answer_headers.get(name).ok().flatten();
-        let mut headers = upstream::response_headers(origin, &header);
+        let mut headers = upstream::response_headers(self.api, origin, &header);
         self.caller.cors.mark(&mut headers);
         let content_encoding = header("content-encoding");
         let head = AnswerHead {
             status: answer.status(),
             content_type: headers.get("content-type"),
             content_encoding: content_encoding.as_deref(),
+            problem: headers.get(PROBLEM_KIND),
         };
         let body = answer.body();
         match plan.judge(&head) {
-            Ok(Worth::Pipe) => respond(head.status, &headers, body.as_ref()).map_err(Refusal::Final),
+            Ok(Worth::PipeAsLast) if !is_last => {
+                give_up(body);
+                Err(Refusal::Next(Problem::overloaded()))
+            }
+            Ok(Worth::Pipe | Worth::PipeAsLast) => {
+                respond(head.status, &headers, body.as_ref()).map_err(Refusal::Final)
+            }
             Ok(Worth::Retell) => {
                 let document = read_bounded(body, None).await.map_err(|_| plan.unreached())?;
                 let told = ToldProblem::read(&document).ok_or_else(|| Refusal::Next(Problem::unusable_answer()))?;
@@ -208,10 +250,7 @@ impl Exchange<'_> {
             }
             Err(refusal) => {
                 console_error!("origin: {} answered {}, which is of no use", origin.name, head.status);
-                // Nobody reads it: the origin can stop whatever it does for it.
-                if let Some(body) = body {
-                    let _ = body.cancel();
-                }
+                give_up(body);
                 Err(refusal)
             }
         }
@@ -221,15 +260,26 @@ impl Exchange<'_> {
     fn refuse(&self, problem: &Problem) -> Result<Response, Problem> {
         let mut headers = HeaderList::default();
         self.caller.cors.mark(&mut headers);
-        headers.append("content-type", PROBLEM);
         headers.append("cache-control", "no-store");
+        if problem.kind() == Kind::Unauthorised {
+            headers.append("www-authenticate", "Bearer");
+        }
         if let Some(allow) = problem.allow() {
             headers.append("allow", allow);
         }
         if let Some(seconds) = problem.retry_after_s() {
             headers.append("retry-after", &seconds.to_string());
         }
-        respond_text(problem.status(), &headers, &problem.document(self.url.path))
+        let document = if self.api == Some(Api::OpenAi) {
+            headers.append("content-type", JSON);
+            headers.append(SHOULD_RETRY, if problem.retryable() { "true" } else { "false" });
+            headers.append(PROBLEM_KIND, problem.kind().name());
+            ErrorBody::of(problem).to_json()
+        } else {
+            headers.append("content-type", PROBLEM);
+            problem.document(self.url.path)
+        };
+        respond_text(problem.status(), &headers, &document)
     }
 
     async fn health(&self) -> Result<Response, Problem> {
@@ -251,7 +301,7 @@ impl Exchange<'_> {
     /// Asks all origins at once how they are.
     async fn ask_all(&self) -> Report {
         let config = &self.edge.config;
-        let request = OriginRequest::health(self.headers());
+        let request = OriginRequest::health(RequestHeaders::of(None, None, self.header));
         let checks = failover::own_origins(config)
             .map(async |origin| (origin.name.as_str(), check_health(config, origin, &request).await));
         let report = Health::of(config, join_all(checks).await).report();
@@ -260,8 +310,20 @@ impl Exchange<'_> {
     }
 }
 
+/// A key for a start that has none, if more than one origin may be asked.
+fn key_for(plan: &Plan<'_>) -> Option<IdempotencyKey> {
+    plan.wants_key().then(|| random_uuid().parse().ok()).flatten()
+}
+
+/// Nobody reads it: the origin can stop whatever it does for it.
+fn give_up(body: Option<ReadableStream>) {
+    if let Some(body) = body {
+        let _ = body.cancel();
+    }
+}
+
 async fn check_health(config: &Config, origin: &Origin, request: &OriginRequest) -> Status {
-    let Ok((answer, _deadline)) = send(config, origin, request, health::DEADLINE).await else {
+    let Ok((answer, _deadline)) = send(config, origin, request, None, health::DEADLINE).await else {
         return Status::Down;
     };
     let document = read_bounded(answer.body(), None).await;

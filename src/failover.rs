@@ -1,8 +1,8 @@
 //! Which origins to ask in which order, and what their answers are worth.
 
 use crate::config::{Config, Origin};
-use crate::route::Cursor;
-use headwater_protocol::header::{EVENT_STREAM, PROBLEM, is_media_type};
+use crate::route::{Api, Cursor};
+use headwater_protocol::header::{EVENT_STREAM, JSON, PROBLEM, is_media_type};
 use headwater_protocol::problem::Document;
 use headwater_protocol::{IdempotencyKey, Kind, Problem, StreamId};
 use serde_json::Value;
@@ -29,6 +29,10 @@ pub struct Plan<'a> {
 enum Purpose {
     /// A new stream.
     Start,
+    /// The same in OpenAI's manner, or as one JSON document.
+    Completion,
+    /// The models, or one of them, in OpenAI's manner. Nothing starts.
+    Models,
     /// A stream of an origin of this project. Nothing starts, and what is away may come back.
     Stream,
     /// A stream of a foreign server, which may start anew whatever the cursor.
@@ -58,6 +62,36 @@ impl<'a> Plan<'a> {
         // starts anew.
         let foreign = config.origins.iter().find(|origin| !origin.is_own());
         Self::new(config, Purpose::ForeignStream, foreign.into_iter().collect(), Problem::malformed_cursor)
+    }
+
+    /// For a conversation. Foreign servers are not asked: what they want for one isn't known.
+    ///
+    /// # Errors
+    ///
+    /// When the settings name no origin of this project.
+    pub fn chat(config: &'a Config, api: Api, key: Option<&IdempotencyKey>) -> Result<Self, Problem> {
+        let purpose = match api {
+            Api::Own => Purpose::Start,
+            Api::OpenAi => Purpose::Completion,
+        };
+        let mut plan = Self::of_own(config, purpose)?;
+        if let Some(key) = key.filter(|_| !config.shared_journal) {
+            order_by_key(&mut plan.origins, key);
+        }
+        Ok(plan)
+    }
+
+    /// For the models.
+    ///
+    /// # Errors
+    ///
+    /// When the settings name no origin of this project.
+    pub fn models(config: &'a Config) -> Result<Self, Problem> {
+        Self::of_own(config, Purpose::Models)
+    }
+
+    fn of_own(config: &'a Config, purpose: Purpose) -> Result<Self, Problem> {
+        Self::new(config, purpose, own_origins(config).collect(), Problem::no_chats)
     }
 
     /// For a stream: the origin that its id names; with a shared journal the others as well.
@@ -96,18 +130,19 @@ impl<'a> Plan<'a> {
 
     /// A generation may begin, which somebody pays for.
     pub fn may_begin(&self) -> bool {
-        matches!(self.purpose, Purpose::Start | Purpose::ForeignStream)
+        matches!(self.purpose, Purpose::Start | Purpose::Completion | Purpose::ForeignStream)
     }
 
     /// Further origins know what an idempotency key is: one keeps a start that they are asked for from becoming two.
     pub fn wants_key(&self) -> bool {
-        self.purpose == Purpose::Start && self.origins.iter().filter(|origin| origin.is_own()).count() > 1
+        let starts = matches!(self.purpose, Purpose::Start | Purpose::Completion);
+        starts && self.origins.iter().filter(|origin| origin.is_own()).count() > 1
     }
 
     /// The origin can't be reached, or the connection broke.
     pub fn unreached(&self) -> Refusal {
         Refusal::Next(match self.purpose {
-            Purpose::Start => Problem::origin_unreachable(),
+            Purpose::Start | Purpose::Completion | Purpose::Models => Problem::origin_unreachable(),
             Purpose::Stream | Purpose::ForeignStream => Problem::stream_away(),
         })
     }
@@ -115,7 +150,8 @@ impl<'a> Plan<'a> {
     /// The origin sent no headers within [`HEADERS_DEADLINE`]. It may have started: only where journals are shared does the
     /// key find that stream again.
     pub fn timed_out(&self) -> Refusal {
-        let refusal = if self.shared_journal { Refusal::Next } else { Refusal::Final };
+        let is_safe = self.shared_journal || self.purpose == Purpose::Models;
+        let refusal = if is_safe { Refusal::Next } else { Refusal::Final };
         refusal(Problem::origin_timeout())
     }
 
@@ -127,22 +163,34 @@ impl<'a> Plan<'a> {
     pub fn judge(&self, answer: &AnswerHead) -> Result<Worth, Refusal> {
         let is = |media_type| answer.content_type.is_some_and(|text| is_media_type(text, media_type));
         let unusable = Problem::unusable_answer;
+        // What a client of this path reads: a stream, and a problem.
+        let (is_stream, is_problem) = match self.purpose {
+            Purpose::Completion => (is(EVENT_STREAM) || is(JSON), is(JSON) && answer.problem.is_some()),
+            Purpose::Models => (is(JSON), is(JSON) && answer.problem.is_some()),
+            Purpose::Start | Purpose::Stream | Purpose::ForeignStream => (is(EVENT_STREAM), is(PROBLEM)),
+        };
         match answer.status {
             // A proxy before the origin waited for it in vain.
             524 => Err(self.timed_out()),
-            504 if !is(PROBLEM) => Err(self.timed_out()),
+            504 if !is_problem => Err(self.timed_out()),
             status if UNREACHED.contains(&status) => Err(self.unreached()),
-            502 | 503 if !is(PROBLEM) => Err(self.unreached()),
-            204 => Ok(Worth::Pipe),
-            200 if is(EVENT_STREAM) && !answer.is_encoded() => Ok(Worth::Pipe),
+            502 | 503 if !is_problem => Err(self.unreached()),
+            204 if !self.is_openai() => Ok(Worth::Pipe),
+            200 if is_stream && !answer.is_encoded() => Ok(Worth::Pipe),
             // A generation may have begun: another origin's would be a second one.
-            200..=299 => Err(Refusal::Final(unusable())),
+            200..=299 if self.purpose != Purpose::Models => Err(Refusal::Final(unusable())),
             _ if answer.is_encoded() => Err(Refusal::Next(unusable())),
             // The origin and this edge do not share a secret. Nothing that a client could mend.
             401 => Err(Refusal::Next(Problem::edge_refused())),
-            400..=599 if is(PROBLEM) => Ok(Worth::Retell),
+            400..=599 if is_problem && !self.is_openai() => Ok(Worth::Retell),
+            400..=599 if is_problem && answer.problem == Some(Kind::Overloaded.name()) => Ok(Worth::PipeAsLast),
+            400..=599 if is_problem => Ok(Worth::Pipe),
             _ => Err(Refusal::Next(unusable())),
         }
+    }
+
+    fn is_openai(&self) -> bool {
+        matches!(self.purpose, Purpose::Completion | Purpose::Models)
     }
 }
 
@@ -187,6 +235,8 @@ pub struct AnswerHead<'a> {
     pub content_type: Option<&'a str>,
     /// `Content-Encoding`.
     pub content_encoding: Option<&'a str>,
+    /// What an origin of this project calls the problem that it answers with.
+    pub problem: Option<&'a str>,
 }
 
 impl AnswerHead<'_> {
@@ -200,8 +250,10 @@ impl AnswerHead<'_> {
 /// How an answer is passed on.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Worth {
-    /// A stream, or nothing: its body is piped.
+    /// A stream, a document for OpenAI's clients, or nothing: its body is piped.
     Pipe,
+    /// The same, if there is no further origin: this one has no room.
+    PipeAsLast,
     /// A [`ToldProblem`], which names the path that the client asked for.
     Retell,
 }

@@ -9,10 +9,17 @@ pub struct HeaderList(Vec<(&'static str, String)>);
 impl HeaderList {
     /// Copies the named headers, and nothing else: the only way in which a header crosses the edge. A value that no
     /// header can hold (RFC 9110, section 5.5, without the obsolete bytes) stays behind.
-    pub fn copy(names: &[&'static str], get: &dyn Fn(&str) -> Option<String>) -> Self {
+    pub fn copy(&mut self, names: &[&'static str], get: &dyn Fn(&str) -> Option<String>) {
         let is_field_value =
             |value: &String| value.bytes().all(|byte| byte.is_ascii_graphic() || matches!(byte, b' ' | b'\t'));
-        Self(names.iter().filter_map(|name| Some((*name, get(name).filter(is_field_value)?))).collect())
+        self.0.extend(names.iter().filter_map(|name| Some((*name, get(name).filter(is_field_value)?))));
+    }
+
+    /// Adds all headers of another list.
+    pub fn extend(&mut self, headers: &Self) {
+        for (name, value) in &headers.0 {
+            self.append(name, value);
+        }
     }
 
     /// Adds a header, or a further element to one that is there (RFC 9110, section 5.3).

@@ -12,7 +12,8 @@
 //! * [`health`]: how the edge and its origins are.
 //! * [`failover`]: which origins are asked, in which order, and what their answers are worth.
 //! * [`upstream`]: the request to an origin, and the header lists of both directions.
-//! * [`policy`]: who may? Cross-origin rules, rate-limit keys, the one place that answers "may this caller start?".
+//! * [`policy`]: who may? Cross-origin rules, rate-limit keys, the one place that answers "may this caller start?" and
+//!   "may this caller chat?".
 //! * [`route`]: what is asked? A request's head becomes a [`route::Call`], or a problem.
 //! * [`config`]: the settings, parsed once.
 //! * [`keys`]: who holds a key of this edge?

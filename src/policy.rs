@@ -2,6 +2,7 @@
 
 use crate::config::{Config, RateLimit};
 use crate::headers::HeaderList;
+use crate::keys::CallerId;
 use crate::route::Url;
 use headwater_protocol::Problem;
 use std::net::{IpAddr, Ipv6Addr};
@@ -14,9 +15,8 @@ pub const LIMIT_PERIOD: Duration = Duration::from_secs(60);
 const PREFLIGHT_AGE_S: &str = "7200";
 
 const CORS_METHODS: &str = "GET, POST, DELETE";
-/// `traceparent`: a page that is traced with OpenTelemetry sends it, and the edge passes it on.
-const CORS_REQUEST_HEADERS: &str = "content-type, idempotency-key, last-event-id, traceparent";
-const CORS_RESPONSE_HEADERS: &str = "content-location, retry-after, server-timing";
+const CORS_RESPONSE_HEADERS: &str = "content-location, retry-after, server-timing, x-request-id, x-should-retry, \
+                                     headwater-ignored, headwater-problem";
 
 /// The part of an IPv6 address that one customer usually has: the upper 64 bits.
 const CUSTOMER_MASK: u128 = !(u64::MAX as u128);
@@ -27,17 +27,36 @@ const CUSTOMER_MASK: u128 = !(u64::MAX as u128);
 ///
 /// The problem that says why not.
 pub fn may_start(config: &Config, caller: &Caller) -> Result<Admission, Problem> {
+    may_come(caller)?;
+    match config.rate_limit {
+        RateLimit::Off => Ok(Admission::Free),
+        RateLimit::On => caller.rate_key().map(Admission::Counted).ok_or_else(Problem::no_rate_limit),
+        RateLimit::Broken => Err(Problem::no_rate_limit()),
+    }
+}
+
+/// May this caller use the chat's paths? They spend money on whatever a stranger writes, so nobody may unless the settings
+/// say so.
+///
+/// # Errors
+///
+/// The problem that says why not.
+pub fn may_chat(config: &Config, caller: &Caller) -> Result<(), Problem> {
+    may_come(caller)?;
+    if config.chat_is_open || caller.id.is_some() {
+        return Ok(());
+    }
+    Err(if config.keys.is_empty() { Problem::chat_closed() } else { Problem::no_such_key() })
+}
+
+fn may_come(caller: &Caller) -> Result<(), Problem> {
     if !caller.is_known_host {
         return Err(Problem::other_host());
     }
     if caller.is_other_page && !caller.cors.is_allowed() {
         return Err(Problem::cross_site());
     }
-    match (config.rate_limit, caller.address) {
-        (RateLimit::Off, _) => Ok(Admission::Free),
-        (RateLimit::On, Some(address)) => Ok(Admission::Counted(address.rate_key())),
-        (RateLimit::On, None) | (RateLimit::Broken, _) => Err(Problem::no_rate_limit()),
-    }
+    Ok(())
 }
 
 /// How a start is let in.
@@ -52,6 +71,8 @@ pub enum Admission {
 /// Who asks, as far as the edge knows.
 #[derive(Debug)]
 pub struct Caller {
+    /// The caller has shown a key of the settings.
+    pub id: Option<CallerId>,
     /// The connection's other end.
     pub address: Option<ClientAddress>,
     /// The request's address has a host that the settings allow.
@@ -68,6 +89,7 @@ impl Caller {
         let page_origin = header("origin");
         let is_other_page = is_other_page(header("sec-fetch-site").as_deref(), page_origin.as_deref(), url.page_origin);
         Self {
+            id: shown_key(config, header),
             address: header("cf-connecting-ip").and_then(|text| ClientAddress::parse(&text)),
             // Against DNS rebinding: a stranger's name that points to this machine makes his page one of the edge's own.
             is_known_host: config.hosts.as_ref().is_none_or(|hosts| hosts.iter().any(|host| host == url.host())),
@@ -75,6 +97,27 @@ impl Caller {
             cors: Cors::of(config, page_origin),
         }
     }
+}
+
+impl Caller {
+    /// What is counted: whoever holds a key by that, wherever he is.
+    fn rate_key(&self) -> Option<String> {
+        let by_key = self.id.as_ref().map(|id| id.as_str().to_owned());
+        by_key.or_else(|| self.address.map(ClientAddress::rate_key))
+    }
+}
+
+/// A key comes as a bearer token (RFC 6750, section 2.1), as OpenAI's clients send it, or in `x-api-key`. Where there are no
+/// keys nobody looks at either.
+fn shown_key(config: &Config, header: &dyn Fn(&str) -> Option<String>) -> Option<CallerId> {
+    if config.keys.is_empty() {
+        return None;
+    }
+    let bearer = header("authorization").and_then(|text| {
+        let (scheme, key) = text.split_once(' ')?;
+        config.keys.holder(key.trim()).filter(|_| scheme.eq_ignore_ascii_case("bearer"))
+    });
+    bearer.or_else(|| config.keys.holder(&header("x-api-key")?))
 }
 
 /// What the browser says of the page (`Sec-Fetch-Site`; Fetch Metadata, section 2.3) counts first.
@@ -143,24 +186,38 @@ impl Cors {
         }
     }
 
-    /// The headers of the answer to `OPTIONS`, which no origin is asked for.
-    pub fn options(&self, allow: &'static str) -> HeaderList {
+    /// The headers of the answer to `OPTIONS`, which no origin is asked for. `asked`: `Access-Control-Request-Headers`.
+    ///
+    /// An allowed page may send any header: what isn't on the list for origins stays behind here. Clients of OpenAI's send a
+    /// dozen of their own.
+    pub fn options(&self, allow: &'static str, asked: Option<&str>) -> HeaderList {
         let mut headers = HeaderList::default();
         headers.append("allow", allow);
         self.mark(&mut headers);
+        if self.varies {
+            headers.append("vary", "Access-Control-Request-Headers");
+        }
         if self.is_allowed() {
             headers.append("access-control-allow-methods", CORS_METHODS);
-            headers.append("access-control-allow-headers", CORS_REQUEST_HEADERS);
+            if let Some(names) = asked.filter(|names| names.bytes().all(is_of_names)) {
+                headers.append("access-control-allow-headers", names);
+            }
             headers.append("access-control-max-age", PREFLIGHT_AGE_S);
         }
         headers
     }
 }
 
+/// It is a part of a list of headers as browsers write them there (Fetch, section 4.8: lower case).
+fn is_of_names(byte: u8) -> bool {
+    matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b',' | b' ')
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::config::tests::config;
+    use crate::keys::tests::ABC;
 
     const APP: &str = "https://app.example";
     const OWN: &str = "https://edge.example";
@@ -281,17 +338,107 @@ mod tests {
             cors.mark(&mut headers);
             assert_eq!(headers.get("access-control-allow-origin"), None, "{origin}");
             assert_eq!(headers.get("vary"), Some("Accept, Origin"));
-            let preflight = cors.options("GET, POST");
+            let preflight = cors.options("GET, POST", Some("authorization"));
             assert_eq!(preflight.get("access-control-allow-methods"), None);
+            assert_eq!(preflight.get("access-control-allow-headers"), None);
         }
     }
 
     #[test]
     fn a_preflight_of_an_allowed_origin_names_methods_and_headers() {
         let cors = caller(&settings(&[]), &[("origin", APP)]).cors;
-        let headers = cors.options("GET, POST");
+        let asked = "authorization, content-type,x-stainless-os";
+        let headers = cors.options("GET, POST", Some(asked));
         assert_eq!(headers.get("access-control-allow-methods"), Some(CORS_METHODS));
-        assert_eq!(headers.get("access-control-allow-headers"), Some(CORS_REQUEST_HEADERS));
+        assert_eq!(headers.get("access-control-allow-headers"), Some(asked));
+        assert_eq!(headers.get("vary"), Some("Origin, Access-Control-Request-Headers"));
+        for asked in [None, Some("x-a, *"), Some("x-a\r\nset-cookie: a"), Some("X-A"), Some("x\u{e9}")] {
+            assert_eq!(cors.options("GET", asked).get("access-control-allow-headers"), None, "{asked:?}");
+        }
+    }
+
+    const KEYED: &[(&str, &str)] = &[("EDGE_KEYS", ABC)];
+    const OPEN: &[(&str, &str)] = &[("CHAT", "open")];
+
+    fn chat(extra: &[(&str, &str)], headers: &[(&str, &str)]) -> Result<(), Problem> {
+        let config = settings(extra);
+        may_chat(&config, &caller(&config, headers))
+    }
+
+    #[test]
+    fn nobody_may_chat_unless_the_settings_say_so_and_the_refusal_says_how() {
+        for headers in [&[][..], &[("authorization", "Bearer abc")], &[("x-api-key", "abc")]] {
+            assert_eq!(chat(&[], headers), Err(Problem::chat_closed()));
+            assert_eq!(chat(&[("CHAT", "yes")], headers), Err(Problem::chat_closed()));
+            assert_eq!(chat(&[("EDGE_KEYS", "abc")], headers), Err(Problem::chat_closed()), "that is no digest");
+            assert_eq!(chat(OPEN, headers), Ok(()));
+        }
+        let told = Problem::chat_closed();
+        assert!(
+            told.status() == 401 && told.detail().contains("CHAT = \"open\"") && told.detail().contains("EDGE_KEYS")
+        );
+    }
+
+    #[test]
+    fn where_there_are_keys_one_of_them_is_shown_in_either_header() {
+        for header in [("authorization", "Bearer abc"), ("authorization", "bearer  abc "), ("x-api-key", "abc")] {
+            assert_eq!(chat(KEYED, &[header]), Ok(()), "{header:?}");
+        }
+        assert_eq!(chat(KEYED, &[("authorization", "Basic YTpi"), ("x-api-key", "abc")]), Ok(()));
+        for headers in [
+            &[][..],
+            &[("authorization", "Bearer abd")],
+            &[("authorization", "Basic abc")],
+            &[("authorization", "abc")],
+            &[("authorization", "")],
+            &[("x-api-key", "")],
+            &[("x-api-key", ABC)],
+        ] {
+            assert_eq!(chat(KEYED, headers), Err(Problem::no_such_key()), "{headers:?}");
+        }
+    }
+
+    /// A page can't be told to hold its tongue about a key that it was given; who gave it to that page is on the list.
+    #[test]
+    fn another_sites_page_may_not_chat_with_or_without_a_key() {
+        for extra in [KEYED, OPEN, &[]] {
+            for headers in [
+                &[("sec-fetch-site", "cross-site")][..],
+                &[("sec-fetch-site", "same-site"), ("authorization", "Bearer abc")],
+                &[("origin", "https://evil.example"), ("x-api-key", "abc")],
+            ] {
+                assert_eq!(chat(extra, headers), Err(Problem::cross_site()), "{extra:?} {headers:?}");
+            }
+        }
+        assert_eq!(chat(OPEN, &[("origin", APP), ("sec-fetch-site", "cross-site")]), Ok(()));
+        assert_eq!(chat(&[("HOSTS", "localhost"), OPEN[0]], &[]), Err(Problem::other_host()));
+    }
+
+    #[test]
+    fn whoever_holds_a_key_is_counted_by_it_wherever_he_is() {
+        let counted = Ok(Admission::Counted(ABC[..16].to_owned()));
+        let key = ("authorization", "Bearer abc");
+        for address in ["192.0.2.7", "2001:db8::1", "unknown"] {
+            assert_eq!(admission(&settings(KEYED), &[key, ("cf-connecting-ip", address)]), counted);
+        }
+        let by_address = Ok(Admission::Counted("192.0.2.7".into()));
+        let wrong = ("authorization", "Bearer abd");
+        assert_eq!(admission(&settings(KEYED), &[wrong, ("cf-connecting-ip", "192.0.2.7")]), by_address);
+        assert_eq!(
+            admission(&settings(OPEN), &[key, ("cf-connecting-ip", "192.0.2.7")]),
+            by_address,
+            "no keys are set"
+        );
+    }
+
+    #[test]
+    fn without_keys_nobody_looks_at_what_is_shown() {
+        let config = settings(OPEN);
+        let header = |name: &str| {
+            assert!(!["authorization", "x-api-key"].contains(&name));
+            None
+        };
+        assert_eq!(Caller::of(&config, &Url::of(OWN), &header).id, None);
     }
 
     #[test]

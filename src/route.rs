@@ -8,7 +8,8 @@
 use crate::config::split_scheme;
 use headwater_protocol::header::{JSON, accepts_event_stream, header_or, is_media_type, is_prefetch};
 use headwater_protocol::{
-    CURSOR_PARAMETERS, IdempotencyKey, KEY_PARAMETER, MAX_BODY_BYTES, Problem, PromptName, StreamId, Variables,
+    CURSOR_PARAMETERS, IdempotencyKey, KEY_PARAMETER, MAX_BODY_BYTES, MAX_CONVERSATION_BYTES, Problem, PromptName,
+    StreamId, Variables, openai,
 };
 
 /// The longest cursor, in bytes. The project's own have at most 60; other servers' ids pass through.
@@ -19,8 +20,19 @@ const SIMPLE: &str = "simple";
 const SIMPLE_VARIABLE: &str = "topic";
 const SIMPLE_DEFAULT: &str = "dog";
 
+/// The paths of conversations.
+const CHAT: &str = "/chat";
+const COMPLETIONS: &str = "/v1/chat/completions";
+
+/// The path of the models.
+const MODELS: &str = "/v1/models";
+
 /// What each path answers to.
 const START_METHODS: &str = "GET, POST";
+/// A GET resumes: it needs a cursor.
+const CHAT_METHODS: &str = "GET, POST";
+const COMPLETIONS_METHODS: &str = "POST";
+const MODELS_METHODS: &str = "GET";
 const STREAM_METHODS: &str = "GET, DELETE";
 const HEALTH_METHODS: &str = "GET, HEAD";
 
@@ -73,6 +85,10 @@ impl<'a> Url<'a> {
 pub enum Call {
     /// Start a stream, or resume one by its cursor.
     Start(Start),
+    /// Start a stream with a conversation.
+    Chat(Chat),
+    /// Which models are there? Or: what is this one? With the path at an origin.
+    Models(String),
     /// Follow a stream, from a cursor or its beginning.
     Follow(StreamId, Option<Cursor>),
     /// End a stream's generation.
@@ -96,6 +112,43 @@ pub struct Start {
     pub key: Option<IdempotencyKey>,
     /// The answer will be bare, so that a failure can only break it off.
     pub is_bare: bool,
+}
+
+/// The interface of a chat that a path belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Api {
+    /// `/chat`, with this project's frames and problems.
+    Own,
+    /// `/v1/…`, in the manner of OpenAI's.
+    OpenAi,
+}
+
+impl Api {
+    /// `None` for the paths that have nothing to do with chats.
+    pub fn of(path: &str) -> Option<Self> {
+        if path == CHAT { Some(Self::Own) } else { Some(Self::OpenAi).filter(|_| openai::is_path(path)) }
+    }
+
+    /// Where conversations are posted to.
+    pub fn path(self) -> &'static str {
+        match self {
+            Self::Own => CHAT,
+            Self::OpenAi => COMPLETIONS,
+        }
+    }
+}
+
+/// A start whose body is a conversation. The edge doesn't read it.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Chat {
+    /// In which manner it is held.
+    pub api: Api,
+    /// The same key is the same stream.
+    pub key: Option<IdempotencyKey>,
+    /// The answer will be bare, so that a failure can only break it off.
+    pub is_bare: bool,
+    /// The most that the body may have, in bytes: its declared length, where there is one.
+    pub max_bytes: usize,
 }
 
 /// Where a start's variables are.
@@ -131,6 +184,9 @@ impl Call {
                 _ => Err(Problem::invalid_method(STREAM_METHODS)),
             };
         }
+        if let Some(api) = Api::of(path) {
+            return Self::parse_chat(head, api);
+        }
         let name = match path.strip_prefix("/prompts/") {
             Some(name) => name,
             None if path == "/simple" => SIMPLE,
@@ -143,9 +199,7 @@ impl Call {
             "OPTIONS" => return Ok(Self::Options(START_METHODS)),
             _ => return Err(Problem::invalid_method(START_METHODS)),
         };
-        if (head.header)("sec-purpose").is_some_and(|purpose| is_prefetch(&purpose)) {
-            return Err(Problem::prefetch());
-        }
+        head.is_wanted()?;
         let mut query = Query::parse(head.url.query);
         let cursor = head.cursor(query.cursor())?;
         let key = match header_or((head.header)("idempotency-key"), query.key.take()).map(|text| text.parse()) {
@@ -162,8 +216,46 @@ impl Call {
                 Err(problem) => return Err(problem),
             }
         };
-        let is_bare = cursor.is_none() && !(head.header)("accept").is_some_and(|text| accepts_event_stream(&text));
+        let is_bare = cursor.is_none() && !head.accepts_event_stream();
         Ok(Self::Start(Start { prompt, input, cursor, key, is_bare }))
+    }
+
+    fn parse_chat(head: &RequestHead, api: Api) -> Result<Self, Problem> {
+        let path = head.url.path;
+        let model = path.strip_prefix(MODELS);
+        let methods = match (api, model) {
+            (Api::Own, _) => CHAT_METHODS,
+            (Api::OpenAi, _) if path == COMPLETIONS => COMPLETIONS_METHODS,
+            (Api::OpenAi, Some("")) => MODELS_METHODS,
+            (Api::OpenAi, Some(name)) if name.starts_with('/') => MODELS_METHODS,
+            _ => return Err(Problem::no_such_path()),
+        };
+        if head.method == "OPTIONS" {
+            return Ok(Self::Options(methods));
+        }
+        if !methods.split([',', ' ']).any(|method| method == head.method) {
+            return Err(Problem::invalid_method(methods));
+        }
+        if let (Api::OpenAi, Some(name)) = (api, model) {
+            return models_path(name).map(Self::Models).ok_or_else(Problem::no_such_path);
+        }
+        head.is_wanted()?;
+        let mut query = Query::parse(head.url.query);
+        if api == Api::Own {
+            // As at `/streams/ID`. With a cursor, the rest of the request is ignored.
+            if let Some(cursor) = head.cursor(query.cursor())? {
+                let stream = cursor.stream.clone().ok_or_else(Problem::malformed_cursor)?;
+                return Ok(Self::Follow(stream, Some(cursor)));
+            }
+            if head.method == "GET" {
+                return Err(Problem::invalid_method(COMPLETIONS_METHODS));
+            }
+        }
+        let key = header_or((head.header)("idempotency-key"), query.key);
+        let key = key.map(|text| text.parse()).transpose()?;
+        let max_bytes = head.declared_bytes(MAX_CONVERSATION_BYTES)?.unwrap_or(MAX_CONVERSATION_BYTES);
+        let is_bare = api == Api::Own && !head.accepts_event_stream();
+        Ok(Self::Chat(Chat { api, key, is_bare, max_bytes }))
     }
 }
 
@@ -174,6 +266,26 @@ impl Call {
 /// When it is not a JSON object whose values are strings.
 pub fn read_variables(body: &[u8], prompt: &PromptName) -> Result<Variables, Problem> {
     Ok(with_default(Variables::from_json(body)?, prompt))
+}
+
+/// The path of the models, or of one, whose name may hold slashes and colons, percent-encoded or not: `/openai%3Agpt-4o`. At an
+/// origin the name is one segment, and so no way to other paths: `fetch` resolves `..`, however that is spelled.
+fn models_path(name: &str) -> Option<String> {
+    let Some(name) = name.strip_prefix('/') else { return Some(MODELS.to_owned()) };
+    let is_dots = ["", ".", "..", "%2e", ".%2e", "%2e.", "%2e%2e"].iter().any(|dots| name.eq_ignore_ascii_case(dots));
+    // Of tabs and line ends in an address `fetch` takes no notice.
+    if is_dots || !name.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return None;
+    }
+    let mut path = [MODELS, "/"].concat();
+    for character in name.chars() {
+        match character {
+            '/' => path.push_str("%2F"),
+            '\\' => path.push_str("%5C"),
+            _ => path.push(character),
+        }
+    }
+    Some(path)
 }
 
 /// A poem needs a topic: an empty one counts as none.
@@ -229,9 +341,28 @@ impl RequestHead<'_> {
         if !(self.header)("content-type").is_some_and(|text| is_media_type(&text, JSON)) {
             return Err(Problem::not_json());
         }
-        let declared = (self.header)("content-length").and_then(|text| text.parse::<u64>().ok());
-        if declared.is_some_and(|bytes| bytes > MAX_BODY_BYTES as u64) {
-            return Err(Problem::too_large(MAX_BODY_BYTES));
+        self.declared_bytes(MAX_BODY_BYTES).map(drop)
+    }
+
+    /// The length of the body, where that is said in advance.
+    fn declared_bytes(&self, most: usize) -> Result<Option<usize>, Problem> {
+        match (self.header)("content-length").and_then(|text| text.parse::<u64>().ok()) {
+            None => Ok(None),
+            Some(bytes) => match usize::try_from(bytes) {
+                Ok(bytes) if bytes <= most => Ok(Some(bytes)),
+                _ => Err(Problem::too_large(most)),
+            },
+        }
+    }
+
+    fn accepts_event_stream(&self) -> bool {
+        (self.header)("accept").is_some_and(|text| accepts_event_stream(&text))
+    }
+
+    /// Somebody waits for the answer: it is not a browser that prepares for a click.
+    fn is_wanted(&self) -> Result<(), Problem> {
+        if (self.header)("sec-purpose").is_some_and(|purpose| is_prefetch(&purpose)) {
+            return Err(Problem::prefetch());
         }
         Ok(())
     }

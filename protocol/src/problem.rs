@@ -216,6 +216,19 @@ impl Problem {
         Self::bad_request("the body was too slow; send it in one piece")
     }
 
+    /// 401: the edge holds chats with nobody.
+    pub fn chat_closed() -> Self {
+        Self::new(
+            Kind::Unauthorised,
+            "this edge holds no chats: its operator has to set CHAT = \"open\", or EDGE_KEYS and show a key of them",
+        )
+    }
+
+    /// 401: the caller shows no key of the edge's, or a wrong one.
+    pub fn no_such_key() -> Self {
+        Self::new(Kind::Unauthorised, "send a key of this edge, as a bearer token or in x-api-key")
+    }
+
     /// 403: the page is of another site, and not on the list of allowed origins.
     pub fn cross_site() -> Self {
         Self::new(Kind::CrossSite, "this page may not start a stream here; the edge's ALLOWED_ORIGINS has to name it")
@@ -224,6 +237,11 @@ impl Problem {
     /// 403: the request's address has a host that the edge isn't set to answer to.
     pub fn other_host() -> Self {
         Self::new(Kind::CrossSite, "no stream starts at this host name; the edge's HOSTS has to name it")
+    }
+
+    /// 404: what the edge asks are foreign servers, which hold no conversations that it understands.
+    pub fn no_chats() -> Self {
+        Self::new(Kind::NotFound, "no origin of this edge holds chats; its ORIGINS has to name one of Headwater's own")
     }
 
     /// 429: the caller has started as many streams as it may within `period`.

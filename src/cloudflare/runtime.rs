@@ -23,6 +23,19 @@ extern "C" {
     #[wasm_bindgen(catch, js_namespace = globalThis)]
     fn fetch(url: &str, init: &RequestInit) -> Result<Promise, JsValue>;
 
+    /// A reader that fills a buffer (Streams, section 4.5). Not crate `web-sys`'s: that one knows no `min`.
+    #[wasm_bindgen(js_name = ReadableStreamBYOBReader)]
+    type BufferReader;
+
+    #[wasm_bindgen(catch, constructor, js_class = "ReadableStreamBYOBReader")]
+    fn of(stream: &ReadableStream) -> Result<BufferReader, JsValue>;
+
+    #[wasm_bindgen(method)]
+    fn read(this: &BufferReader, buffer: &Uint8Array, options: &JsValue) -> Promise;
+
+    #[wasm_bindgen(method)]
+    fn cancel(this: &BufferReader) -> Promise;
+
     #[wasm_bindgen(js_namespace = crypto, js_name = randomUUID)]
     pub(super) fn random_uuid() -> String;
 
@@ -54,11 +67,13 @@ pub(super) enum Failure {
     TimedOut,
 }
 
-/// Sends a request, and waits for the headers of its answer. The deadline holds until it is dropped.
+/// Sends a request, with the body that was kept for it, and waits for the headers of its answer. The deadline holds until it
+/// is dropped.
 pub(super) async fn send(
     config: &Config,
     origin: &Origin,
     request: &OriginRequest,
+    kept: Option<&Uint8Array>,
     limit: Duration,
 ) -> Result<(Response, Deadline), Failure> {
     let unreached = |error: JsValue| {
@@ -75,6 +90,9 @@ pub(super) async fn send(
     .map_err(unreached)?
     .unchecked_into();
     let deadline = Deadline::after(limit).map_err(unreached)?;
+    if let Some(body) = kept {
+        init.set_body(body);
+    }
     init.set_signal(Some(&deadline.abort.signal()));
     let answer = fetch(&origin.join(&request.path), &init).map_err(unreached)?;
     match JsFuture::from(answer).await {
@@ -135,12 +153,23 @@ pub(super) async fn sleep(delay: Duration) {
 
 /// Why a body can't be used.
 pub(super) enum ReadError {
-    /// It is over [`MAX_BODY_BYTES`]. The rest is given up unread.
+    /// It has more bytes than it may. The rest is given up unread.
     TooLarge,
     /// It took longer than it may.
     TooSlow,
     /// It broke off.
     Broken,
+}
+
+impl ReadError {
+    /// The answer to a request with this body, which may have `most` bytes.
+    pub(super) fn problem(&self, most: usize) -> Problem {
+        match self {
+            Self::TooLarge => Problem::too_large(most),
+            Self::TooSlow => Problem::slow_body(),
+            Self::Broken => Problem::bad_request("the body broke off"),
+        }
+    }
 }
 
 /// Reads a body of up to [`MAX_BODY_BYTES`], within `limit` where there is one.
@@ -149,10 +178,7 @@ pub(super) async fn read_bounded(body: Option<ReadableStream>, limit: Option<Dur
         return Ok(Vec::new());
     };
     let reader = ReadableStreamDefaultReader::new(&body).map_err(|_| ReadError::Broken)?;
-    let mut timer = None;
-    // Rejected with a value that no broken body gives.
-    let expiry =
-        limit.map(|limit| Promise::new(&mut |_, reject| timer = Some(Timer::start(&reject, limit, &JsValue::NULL))));
+    let expiry = limit.map(Expiry::after);
     let bytes = read_chunks(&reader, expiry.as_ref()).await;
     if bytes.is_err() {
         let _ = reader.cancel();
@@ -160,16 +186,10 @@ pub(super) async fn read_bounded(body: Option<ReadableStream>, limit: Option<Dur
     bytes
 }
 
-async fn read_chunks(reader: &ReadableStreamDefaultReader, expiry: Option<&Promise>) -> Result<Vec<u8>, ReadError> {
+async fn read_chunks(reader: &ReadableStreamDefaultReader, expiry: Option<&Expiry>) -> Result<Vec<u8>, ReadError> {
     let mut bytes = Vec::new();
     loop {
-        let read = match expiry {
-            Some(expiry) => Promise::race(&Array::of2(&reader.read(), expiry)),
-            None => reader.read(),
-        };
-        let read = JsFuture::from(read).await;
-        let read = read.map_err(|error| if error.is_null() { ReadError::TooSlow } else { ReadError::Broken })?;
-        let read: ReadableStreamReadResult = read.unchecked_into();
+        let read = in_time(reader.read(), expiry).await?;
         if read.get_done().unwrap_or(true) {
             return Ok(bytes);
         }
@@ -182,6 +202,53 @@ async fn read_chunks(reader: &ReadableStreamDefaultReader, expiry: Option<&Promi
         bytes.resize(start + length, 0);
         chunk.copy_to(&mut bytes[start..]);
     }
+}
+
+/// Reads a body of up to `most` bytes, within `limit`, and leaves it where it is: one crossing, however long it is.
+pub(super) async fn keep_bounded(body: &ReadableStream, most: usize, limit: Duration) -> Result<Uint8Array, ReadError> {
+    #[derive(Serialize)]
+    struct Options {
+        /// Not less, but at the body's end.
+        min: u32,
+    }
+    let reader = BufferReader::of(body).map_err(|_| ReadError::Broken)?;
+    // Room for what is too much.
+    let room = u32::try_from(most + 1).map_err(|_| ReadError::TooLarge)?;
+    let options = to_js(&Options { min: room }).map_err(|_| ReadError::Broken)?;
+    let read = reader.read(&Uint8Array::new_with_length(room), &options);
+    let bytes = in_time(read, Some(&Expiry::after(limit))).await.and_then(|read| {
+        let bytes: Uint8Array = read.get_value().unchecked_into();
+        if bytes.length() < room { Ok(bytes) } else { Err(ReadError::TooLarge) }
+    });
+    if bytes.is_err() {
+        let _ = reader.cancel();
+    }
+    bytes
+}
+
+/// A time that passes.
+struct Expiry {
+    /// Is rejected with null then, which no broken body gives.
+    over: Promise,
+    _timer: Option<Timer>,
+}
+
+impl Expiry {
+    fn after(limit: Duration) -> Self {
+        let mut timer = None;
+        let over = Promise::new(&mut |_, reject| timer = Some(Timer::start(&reject, limit, &JsValue::NULL)));
+        Self { over, _timer: timer }
+    }
+}
+
+async fn in_time(read: Promise, expiry: Option<&Expiry>) -> Result<ReadableStreamReadResult, ReadError> {
+    let read = match expiry {
+        Some(expiry) => Promise::race(&Array::of2(&read, &expiry.over)),
+        None => read,
+    };
+    let read = JsFuture::from(read).await;
+    let read = read.map_err(|error| if error.is_null() { ReadError::TooSlow } else { ReadError::Broken })?;
+    Ok(read.unchecked_into())
 }
 
 /// Asks the rate limit for one more of this key (Workers, rate limiting: `limit({ key })` gives `{ success }`).

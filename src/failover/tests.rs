@@ -38,6 +38,7 @@ fn answered<'a>(status: u16, content_type: &'a str, content_encoding: &'a str) -
         status,
         content_type: Some(content_type).filter(|text| !text.is_empty()),
         content_encoding: Some(content_encoding).filter(|text| !text.is_empty()),
+        problem: None,
     }
 }
 
@@ -277,4 +278,96 @@ fn a_stream_whose_origin_is_away_may_be_asked_for_again() {
     let plan = Plan::stream(&config, &stream(ID)).expect("a plan");
     assert_eq!(plan.unreached(), Refusal::Next(Problem::stream_away()));
     assert_eq!(plan.judge(&answered(522, "text/html", "")), Err(Refusal::Next(Problem::stream_away())));
+}
+
+fn told(status: u16, content_type: &'static str, problem: &'static str) -> AnswerHead<'static> {
+    AnswerHead { problem: Some(problem), ..answered(status, content_type, "") }
+}
+
+#[test]
+fn a_conversation_is_held_with_own_origins_alone() {
+    let config = settings(&[FOREIGN, TWO].join(","), false);
+    for api in [Api::Own, Api::OpenAi] {
+        let plan = Plan::chat(&config, api, None);
+        assert!(plan.as_ref().is_ok_and(|plan| plan.may_begin() && plan.wants_key()));
+        assert_eq!(names(plan), Ok(vec!["a", "b"]));
+    }
+    let models = Plan::models(&config);
+    assert!(models.as_ref().is_ok_and(|plan| !plan.may_begin() && !plan.wants_key()));
+    assert_eq!(names(models), Ok(vec!["a", "b"]));
+    let foreign = settings(FOREIGN, false);
+    assert_eq!(Plan::chat(&foreign, Api::OpenAi, None).err(), Some(Problem::no_chats()));
+    assert_eq!(Plan::models(&foreign).err(), Some(Problem::no_chats()));
+    let wrong = settings("a", false);
+    assert_eq!(Plan::chat(&wrong, Api::Own, None).err(), Some(Problem::misconfigured()));
+    assert_eq!(Plan::models(&wrong).err(), Some(Problem::misconfigured()));
+}
+
+#[test]
+fn a_conversation_with_a_key_asks_the_origins_in_the_keys_order() {
+    let key = |n: u32| format!("a-key-of-the-tests-{n}").parse().expect("a key");
+    let order = |shared, n| {
+        let config = settings(TWO, shared);
+        names(Plan::chat(&config, Api::OpenAi, Some(&key(n)))).map(|names| names.concat())
+    };
+    let orders: std::collections::BTreeSet<_> = (0..50).map(|n| order(false, n)).collect();
+    assert_eq!(orders, [Ok("ab".to_owned()), Ok("ba".to_owned())].into());
+    assert!((0..50).all(|n| order(true, n) == Ok("ab".to_owned())));
+}
+
+#[test]
+fn a_completion_is_a_stream_or_a_document_and_its_errors_are_piped() {
+    let config = settings(TWO, false);
+    let completion = Plan::chat(&config, Api::OpenAi, None).expect("a plan");
+    let models = Plan::models(&config).expect("a plan");
+    let json = "application/json; charset=utf-8";
+    assert_eq!(completion.judge(&answered(200, "text/event-stream", "")), Ok(Worth::Pipe));
+    for plan in [&completion, &models] {
+        assert_eq!(plan.judge(&answered(200, json, "")), Ok(Worth::Pipe));
+        for (status, problem) in
+            [(400, "bad-request"), (404, "no-such-model"), (502, "model-broke-off"), (504, "idle-timeout")]
+        {
+            assert_eq!(plan.judge(&told(status, json, problem)), Ok(Worth::Pipe), "{status}");
+        }
+        assert_eq!(plan.judge(&told(503, json, "overloaded")), Ok(Worth::PipeAsLast));
+        // The edge's secret is at fault, and none of the client's.
+        assert_eq!(plan.judge(&told(401, json, "unauthorised")), Err(Refusal::Next(Problem::edge_refused())));
+        for unusable in [
+            answered(400, json, ""),
+            answered(404, "application/problem+json", ""),
+            told(404, "application/problem+json", "not-found"),
+            told(404, "text/html", "not-found"),
+            AnswerHead { content_encoding: Some("gzip"), ..told(400, json, "bad-request") },
+            answered(302, json, ""),
+        ] {
+            assert_eq!(plan.judge(&unusable), Err(Refusal::Next(Problem::unusable_answer())), "{unusable:?}");
+        }
+        for unreached in [answered(502, json, ""), answered(503, "text/html", ""), answered(522, json, "")] {
+            assert_eq!(plan.judge(&unreached), Err(Refusal::Next(Problem::origin_unreachable())), "{unreached:?}");
+        }
+    }
+    for nothing in [answered(204, "", ""), answered(200, "text/html", ""), answered(200, json, "gzip")] {
+        assert_eq!(completion.judge(&nothing), Err(Refusal::Final(Problem::unusable_answer())), "{nothing:?}");
+        assert_eq!(
+            models.judge(&nothing),
+            Err(Refusal::Next(Problem::unusable_answer())),
+            "nothing starts: {nothing:?}"
+        );
+    }
+    assert_eq!(completion.judge(&answered(504, json, "")), Err(Refusal::Final(Problem::origin_timeout())));
+    assert_eq!(models.judge(&answered(504, json, "")), Err(Refusal::Next(Problem::origin_timeout())));
+}
+
+#[test]
+fn an_own_conversation_is_answered_as_a_start_is() {
+    let config = settings(TWO, false);
+    let plan = Plan::chat(&config, Api::Own, None).expect("a plan");
+    assert_eq!(plan.judge(&answered(200, "text/event-stream", "")), Ok(Worth::Pipe));
+    assert_eq!(plan.judge(&answered(204, "", "")), Ok(Worth::Pipe));
+    assert_eq!(plan.judge(&told(503, "application/problem+json", "overloaded")), Ok(Worth::Retell));
+    assert_eq!(plan.judge(&answered(200, "application/json", "")), Err(Refusal::Final(Problem::unusable_answer())));
+    assert_eq!(
+        plan.judge(&told(400, "application/json", "bad-request")),
+        Err(Refusal::Next(Problem::unusable_answer()))
+    );
 }

@@ -227,3 +227,101 @@ fn a_start_is_bare_unless_it_has_a_cursor_or_accepts_event_streams() {
 fn options_says_what_a_path_answers_to() {
     assert_eq!(call("OPTIONS", "/simple", &[]), Ok(Call::Options(START_METHODS)));
 }
+
+fn chat(target: &str, headers: &[(&str, &str)]) -> Chat {
+    match call("POST", target, headers) {
+        Ok(Call::Chat(chat)) => chat,
+        other => panic!("{target}: {other:?}"),
+    }
+}
+
+#[test]
+fn a_conversation_is_posted_and_the_edge_does_not_ask_what_it_is() {
+    let whole = |api| Chat { api, key: None, is_bare: api == Api::Own, max_bytes: MAX_CONVERSATION_BYTES };
+    assert_eq!(chat("/chat", &[]), whole(Api::Own));
+    assert_eq!(chat("/v1/chat/completions", &[("content-type", "text/plain")]), whole(Api::OpenAi));
+    assert!(!chat("/chat", &[("accept", "text/event-stream")]).is_bare);
+    assert_eq!(chat("/chat", &[("content-length", "0")]).max_bytes, 0);
+    assert_eq!(chat("/chat", &[("content-length", "1048576")]).max_bytes, 1_048_576);
+    for path in ["/chat", "/v1/chat/completions"] {
+        for length in ["1048577", "18446744073709551615"] {
+            assert_eq!(status("POST", path, &[("content-length", length)]), 413, "{length}");
+        }
+        assert_eq!(status("POST", path, &[("idempotency-key", "short")]), 400);
+        assert_eq!(status("POST", path, &[("sec-purpose", "prefetch")]), 503);
+        let key = chat(path, &[("idempotency-key", "0123456789abcdef")]).key.expect("a key");
+        assert_eq!(key.as_str(), "0123456789abcdef");
+    }
+}
+
+#[test]
+fn a_chats_cursor_is_followed_and_without_one_a_get_is_no_start() {
+    let cursor = format!("{ID}.3");
+    let follow = || Ok(Call::Follow(ID.parse().expect("an id"), Cursor::parse(format!("{ID}.3"))));
+    assert_eq!(call("GET", "/chat", &[("last-event-id", &cursor)]), follow());
+    assert_eq!(call("GET", &format!("/chat?last_event_id={cursor}"), &[]), follow());
+    let beaten = [("last-event-id", cursor.as_str()), ("idempotency-key", "short"), ("content-length", "9999999")];
+    assert_eq!(call("POST", "/chat", &beaten), follow());
+    let problem = call("GET", "/chat", &[]).expect_err("a problem");
+    assert_eq!((problem.status(), problem.allow()), (405, Some("POST")));
+    // No foreign server is asked for a conversation, and so nobody's stream has such an id.
+    assert_eq!(status("GET", "/chat", &[("last-event-id", "42")]), 400);
+    assert!(chat("/v1/chat/completions", &[("last-event-id", &cursor)]).key.is_none());
+}
+
+#[test]
+fn models_are_asked_for_by_any_name_that_stays_one_segment() {
+    let path = |target: &str| match call("GET", target, &[]) {
+        Ok(Call::Models(path)) => path,
+        other => panic!("{target}: {other:?}"),
+    };
+    for (target, expected) in [
+        ("/v1/models", "/v1/models"),
+        ("/v1/models?limit=20", "/v1/models"),
+        ("/v1/models/gpt-4o.1_x~", "/v1/models/gpt-4o.1_x~"),
+        ("/v1/models/openai:gpt-4o", "/v1/models/openai:gpt-4o"),
+        ("/v1/models/openai%3Agpt-4o", "/v1/models/openai%3Agpt-4o"),
+        ("/v1/models/a/b%2Fc", "/v1/models/a%2Fb%2Fc"),
+        ("/v1/models/caf%C3%A9", "/v1/models/caf%C3%A9"),
+        // What `fetch` would make other paths of.
+        ("/v1/models/../../streams/x", "/v1/models/..%2F..%2Fstreams%2Fx"),
+        ("/v1/models/x/%2e%2E/healthz", "/v1/models/x%2F%2e%2E%2Fhealthz"),
+        ("/v1/models/..\\healthz", "/v1/models/..%5Chealthz"),
+        ("/v1/models//healthz", "/v1/models/%2Fhealthz"),
+    ] {
+        assert_eq!(path(target), expected);
+    }
+    for name in ["", ".", "..", "%2e", "%2E.", ".%2e", "%2e%2E", ".\t.", "caf\u{e9}"] {
+        assert_eq!(status("GET", &format!("/v1/models/{name}"), &[]), 404, "{name:?}");
+    }
+}
+
+#[test]
+fn the_chats_paths_tell_their_methods_and_there_are_no_others() {
+    for (path, allow, wrong) in [
+        ("/chat", "GET, POST", "PUT"),
+        ("/chat", "GET, POST", "HEAD"),
+        ("/v1/chat/completions", "POST", "GET"),
+        ("/v1/chat/completions", "POST", "HEAD"),
+        ("/v1/models", "GET", "POST"),
+        ("/v1/models", "GET", "HEAD"),
+        ("/v1/models/x", "GET", "DELETE"),
+    ] {
+        let problem = call(wrong, path, &[]).expect_err("a problem");
+        assert_eq!((problem.status(), problem.allow()), (405, Some(allow)), "{wrong} {path}");
+        assert_eq!(call("OPTIONS", path, &[]), Ok(Call::Options(allow)));
+    }
+    for path in
+        ["/v1/", "/v1/chat", "/v1/chat/completions/", "/v1/completions", "/v1/modelsx", "/v1//models", "/chat/", "/v1"]
+    {
+        for method in ["GET", "POST", "OPTIONS"] {
+            assert_eq!(status(method, path, &[]), 404, "{method} {path}");
+        }
+    }
+}
+
+#[test]
+fn a_completions_id_names_its_stream() {
+    let path = format!("/streams/chatcmpl-{ID}");
+    assert_eq!(call("DELETE", &path, &[]), Ok(Call::Stop(ID.parse().expect("an id"))));
+}

@@ -5,15 +5,17 @@ import { mkdirSync, writeFileSync } from "node:fs";
 import { ROOT, SECRET, freePort, ready, spawnGroup } from "./servers.js";
 
 /**
- * @param {{ origins: Record<string, string>, vars?: Record<string, string>, port?: number, http?: string }} options
- *   `origins`: by name; `vars`: an empty one is as good as none; `http`: options of the socket, in Cap'n Proto
+ * @param {{ origins: Record<string, string>, vars?: Record<string, string>, port?: number, http?: string, around?: string }} options
+ *   `origins`: by name; `vars`: an empty one is as good as none; `http`: options of the socket, in Cap'n Proto; `around`: a
+ *   module that runs in the worker's place, and has it in `./index.js`
  */
-export async function spawnWorkerd({ origins, vars = {}, port, http = "" }) {
+export async function spawnWorkerd({ origins, vars = {}, port, http = "", around = "" }) {
   port ??= await freePort();
   const url = `http://127.0.0.1:${port}`;
   const list = Object.entries(origins).map(([name, url]) => `${name}=${url}`).join(", ");
   const all = { ORIGINS: list, EDGE_SECRET: SECRET, RATE_LIMIT: "off", ...vars };
   const bindings = Object.entries(all).map(([name, text]) => `(name = "${name}", text = ${JSON.stringify(text)})`).join(", ");
+  const first = around && `(name = "around.js", esModule = ${JSON.stringify(around)}),`;
   const folder = `${ROOT}target/workerd`;
   const config = `${folder}/${port}.capnp`;
   mkdirSync(folder, { recursive: true });
@@ -27,6 +29,7 @@ const config :Workerd.Config = (
 );
 const edge :Workerd.Worker = (
   modules = [
+    ${first}
     (name = "index.js", esModule = embed "../../build/index.js"),
     (name = "./index_bg.wasm", wasm = embed "../../build/index_bg.wasm"),
   ],
@@ -41,7 +44,7 @@ const edge :Workerd.Worker = (
 }
 
 /** Gives a page its files from the folder: workerd alone serves none. @param {import("@playwright/test").Page} page */
-export const withFiles = (page) => page.route(({ pathname }) => !/^\/(simple$|prompts\/|streams\/|healthz$)/.test(pathname), (route) => {
+export const withFiles = (page) => page.route(({ pathname }) => !/^\/(simple$|prompts\/|chat$|v1\/|streams\/|healthz$)/.test(pathname), (route) => {
   const { pathname } = new URL(route.request().url());
   return route.fulfill({ path: `${ROOT}public${pathname === "/" ? "/index.html" : pathname}` });
 });

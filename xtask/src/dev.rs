@@ -122,6 +122,8 @@ fn edge_command(project: &Project, options: &Options) -> Command {
     command.args(["--inspector-port", "0", "--var", &origins, "--show-interactive-dev-session=false"]);
     // A stranger's host name that points to this machine would make his page one of the edge's own (DNS rebinding).
     command.args(["--var", "HOSTS:localhost, 127.0.0.1"]);
+    // Whoever reaches this machine's loopback may spend what the models cost; a deployment has to say so itself.
+    command.args(["--var", "CHAT:open"]);
     // Nothing of this needs the network.
     command.env("CI", "true").env("WRANGLER_SEND_METRICS", "false");
     command.env("WRANGLER_HIDE_BANNER", "true").env("CLOUDFLARE_CF_FETCH_ENABLED", "false");
