@@ -20,6 +20,10 @@ pub(crate) const PROFILE: &str = "edge";
 /// A worker starts in proportion to this; the project's own limit.
 pub(crate) const MAX_GZIPPED: u64 = 100_000;
 
+/// Crate `sha2` in its small form: a key is short, and hashed in a microsecond either way.
+const RUSTFLAGS: (&str, &str) =
+    ("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUSTFLAGS", "--cfg sha2_backend_soft=\"compact\"");
+
 /// Speed first, as in the cargo profile, and the features that rustc and wasm-bindgen use.
 const WASM_OPT: [&str; 10] = [
     "-O3",
@@ -44,6 +48,7 @@ pub(crate) fn build(project: &Project, steps: &Steps<'_>) -> Result<()> {
             let mut command = project.command(project.tools().join("bin/worker-build"));
             // In one word: worker-build would take the name for a path.
             command.args(["--profile", PROFILE, "--no-opt", "--", "--locked", &format!("--package={PACKAGE}")]);
+            command.env(RUSTFLAGS.0, RUSTFLAGS.1);
             command.env("WASM_BINDGEN_BIN", project.tools().join("bin/wasm-bindgen"));
             command.env("ESBUILD_BIN", project.node_bin("esbuild"));
             step.run(&mut command)?;
@@ -63,7 +68,7 @@ pub(crate) fn cargo(project: &Project, subcommand: &str) -> Command {
     let mut command = project.locked_cargo(subcommand);
     command.args(["--package", PACKAGE, "--lib", "--target", WASM, "--profile", PROFILE]);
     // worker-build sets it; the macros' output depends on it.
-    command.env("WASM_BINDGEN_USE_JS_SYS", "1");
+    command.env("WASM_BINDGEN_USE_JS_SYS", "1").env(RUSTFLAGS.0, RUSTFLAGS.1);
     command
 }
 
