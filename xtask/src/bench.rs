@@ -33,7 +33,7 @@ pub(crate) fn run(project: &Project, part: Option<Part>) -> Result<()> {
         edge: true,
         origin: Some(Embedded::Yes),
         scripted: true,
-        readers: false,
+        clients: false,
         model: true,
     };
     prepare(project, &wanted)?;

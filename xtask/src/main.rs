@@ -5,13 +5,14 @@
 //! - `dev`, `test`, `bench`, `lint`: the commands
 //! - `layers`: the order of modules
 //! - `prepare`: what a command stands on, in lanes side by side
-//! - `edge`, `model`, `readers`, `origin`: the builds
+//! - `edge`, `model`, `clients`, `origin`: the builds
 //! - `tools`, `npm`, `secret`, `packages`: what is installed, or written once
 //! - `steps`: shows the work of a set-up
 //! - `project`: where things are
 //! - `process`: programs that never outlive this one
 
 mod bench;
+mod clients;
 mod dev;
 mod edge;
 mod layers;
@@ -23,7 +24,6 @@ mod packages;
 mod prepare;
 mod process;
 mod project;
-mod readers;
 mod secret;
 mod steps;
 mod test;

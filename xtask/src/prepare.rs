@@ -7,7 +7,7 @@ use crate::origin::Embedded;
 use crate::packages::{self, Need};
 use crate::project::Project;
 use crate::steps::{self, Steps};
-use crate::{edge, model, npm, origin, readers, secret, tools};
+use crate::{clients, edge, model, npm, origin, secret, tools};
 
 /// What a command wants to find.
 #[derive(Default)]
@@ -23,7 +23,7 @@ pub(crate) struct Wanted {
     /// The origin with a scripted model
     pub(crate) scripted: bool,
     /// The foreign clients of the end-to-end tests; npm's come with node_modules
-    pub(crate) readers: bool,
+    pub(crate) clients: bool,
     /// The embedded model's file
     pub(crate) model: bool,
 }
@@ -50,14 +50,14 @@ pub(crate) fn prepare(project: &Project, wanted: &Wanted) -> Result<()> {
         if wanted.scripted {
             origin::build_scripted(project, steps)?;
         }
-        if wanted.readers {
-            readers::build_rust(project, steps)?;
+        if wanted.clients {
+            clients::build_rust(project, steps)?;
         }
         Ok(())
     };
     let fetch = || {
-        if wanted.readers {
-            readers::install_python(project, steps)?;
+        if wanted.clients {
+            clients::install_python(project, steps)?;
         }
         if wanted.model { model::fetch(project, steps) } else { Ok(()) }
     };
@@ -77,7 +77,7 @@ fn needs(project: &Project, wanted: &Wanted) -> Result<Vec<Need>> {
     if wanted.model && !model::is_fetched(project) {
         needs.push(packages::PIP);
     }
-    if wanted.readers && !readers::has_python(project) {
+    if wanted.clients && !clients::has_python(project) {
         needs.push(packages::VENV);
     }
     Ok(needs)

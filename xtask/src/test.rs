@@ -30,7 +30,7 @@ pub(crate) fn run(project: &Project, part: Option<Part>) -> Result<()> {
         edge: runs(Part::E2e),
         origin: runs(Part::E2e).then_some(Embedded::Yes),
         scripted: runs(Part::E2e),
-        readers: runs(Part::E2e),
+        clients: runs(Part::E2e),
         model: with_model,
         ..Wanted::default()
     };
