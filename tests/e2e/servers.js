@@ -168,13 +168,13 @@ export async function cuttable(port) {
 
 /**
  * A program in a process group of its own, which ends with the tests however they end.
- * @param {string} program @param {string[]} args @param {Record<string, string>} env
+ * @param {string} program @param {string[]} args @param {Record<string, string>} env @param {"ignore" | "pipe"} [stdin]
  */
-export function spawnGroup(program, args, env) {
+export function spawnGroup(program, args, env, stdin = "ignore") {
   const inherited = Object.entries(process.env).filter(([name]) => !OURS.test(name));
   const path = `${ROOT}node_modules/.bin:${process.env.PATH}`;
   const child = spawn(program, args, {
-    cwd: ROOT, detached: true, stdio: ["ignore", "pipe", "pipe"], env: { ...Object.fromEntries(inherited), PATH: path, ...env },
+    cwd: ROOT, detached: true, stdio: [stdin, "pipe", "pipe"], env: { ...Object.fromEntries(inherited), PATH: path, ...env },
   });
   const guard = spawn("sh", [GUARD, String(child.pid), String(GRACE_MS / 1_000)], { detached: true, stdio: ["pipe", "ignore", "ignore"] });
   guard.stdin.on("error", () => {});
@@ -199,6 +199,8 @@ export function spawnGroup(program, args, env) {
   };
   return {
     pid: child.pid,
+    stdin: child.stdin,
+    stdout: child.stdout,
     /** Everything that it has written. */
     output: () => output,
     /** Its exit code; null after a signal. */
