@@ -133,7 +133,7 @@ fn the_environment_has_every_setting_and_an_empty_variable_counts_as_none() {
 
 /// Each setting with values that mean what they say, and with values that are refused. An empty one always is, but as a
 /// variable.
-const SETTINGS: [(&str, &[&str], &[&str]); 37] = [
+const SETTINGS: [(&str, &[&str], &[&str]); 39] = [
     ("config", &[], &["no/such.toml", "/", "/dev/null/x"]),
     ("listen", &["127.0.0.1:0", "[::1]:9000"], &["0", "9000", "localhost:9000", "127.0.0.1:99999"]),
     ("metrics", &["127.0.0.1:0", "[::1]:9000"], &["0", "9000", "localhost:9000", "127.0.0.1:99999"]),
@@ -173,6 +173,8 @@ const SETTINGS: [(&str, &[&str], &[&str]); 37] = [
     ("min-p", &["0", "1"], &["-0.1", "1.1", "inf", "nan"]),
     ("repetition-penalty", &["0.1", "10"], &["0", "-1", "1e-40", "11", "inf", "nan"]),
     ("seed", &["0", "4294967294"], &["4294967295", "-1", "0.5"]),
+    ("model-alias", &["gpt-4o-mini=embedded", "*=default", "a=b,c=d"], &["a", "=a", "a=", "default=a"]),
+    ("reasoning", &["true", "0", "off"], &["2", "maybe", "-1"]),
     ("log-variables", &["true", "0", "off"], &["2", "maybe", "-1"]),
     ("version", &[], &[]),
 ];
@@ -192,7 +194,7 @@ fn fault_41_each_setting_means_what_it_says_or_is_refused_in_one_line_that_names
         };
         let from_file = |value: &str| parse(&File::new("row", &format!("{name} = \"{value}\"")).0, &[]);
         // A switch is a flag without a value.
-        let is_switch = name == "log-variables";
+        let is_switch = matches!(name, "log-variables" | "reasoning");
         for value in taken {
             if !is_switch {
                 from_flag(value).unwrap_or_else(|told| panic!("{flag} {value}: {told}"));
@@ -241,7 +243,12 @@ fn no_line_repeats_what_was_given() {
     let variables = SETTINGS.map(|(name, ..)| format!("HEADWATER_{}", name.replace('-', "_").to_uppercase()));
     let help = Command::new(env!("CARGO_BIN_EXE_headwater-origin"))
         .arg("--help")
-        .envs(variables.iter().filter(|name| *name != "HEADWATER_LOG_VARIABLES").map(|name| (name, secret)))
+        .envs(
+            variables
+                .iter()
+                .filter(|name| !["HEADWATER_LOG_VARIABLES", "HEADWATER_REASONING"].contains(&name.as_str()))
+                .map(|name| (name, secret)),
+        )
         .output()
         .unwrap();
     assert!(help.status.success() && !String::from_utf8_lossy(&help.stdout).contains(secret), "{help:?}");

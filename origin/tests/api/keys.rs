@@ -12,7 +12,8 @@ async fn start(origin: &Origin, key: &str, script: serde_json::Value) -> Respons
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stream_that_was_abandoned_before_its_first_token_breaks_off_and_is_no_status() {
-    let origin = spawn_origin(&[]).await;
+    // Whoever has a key and no head yet is waited for.
+    let origin = spawn_origin(&["--linger", "300ms"]).await;
     let bare = || origin.bare(&json!([60_000, "a"])).header("idempotency-key", KEY).send();
     let left = tokio::spawn(bare());
     origin.until("running", 1).await;

@@ -203,8 +203,9 @@ proptest! {
         prop_assert_eq!((delta("content"), delta("reasoning_content")), text.clone());
         prop_assert_eq!(chunks.iter().any(|chunk| chunk["error"].is_object()), has_failed);
 
+        // Before its end nothing of a whole answer is written but blanks.
         let blanks = Dialect::ChatWhole.heartbeat().unwrap().repeat(beats);
-        let whole = response(Dialect::ChatWhole, &events, &blanks);
+        let whole = [blanks, whole(&events)].concat();
         let completion = serde_json::from_slice::<Value>(&whole);
         prop_assert_eq!(completion.is_err(), has_failed);
         if let Ok(completion) = completion {
