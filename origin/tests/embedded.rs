@@ -287,13 +287,13 @@ async fn the_beginning_of_an_answer_is_gone_on_with() {
 
 #[tokio::test]
 async fn a_system_text_is_obeyed() {
-    use Speaker::{Assistant, System, User};
+    use Speaker::{System, User};
     let model = load(FILE, 1).unwrap();
-    for name in ["Otto", "Anna"] {
-        let system = format!("Your name is {name}.");
-        let said = said(&[(System, &system), (User, "What is your name?"), (Assistant, "My name is")]);
-        let (text, ..) = reply(&model, &said, &greedy()).await;
-        assert!(text.contains(name), "{text}");
+    for word in ["banana", "harbour"] {
+        let system = format!("The secret word is {word}.");
+        let (text, ..) =
+            reply(&model, &said(&[(System, &system), (User, "What is the secret word?")]), &greedy()).await;
+        assert!(text.contains(word), "{text}");
     }
 }
 
