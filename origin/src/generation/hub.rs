@@ -130,7 +130,7 @@ impl Hub {
     }
 
     /// Starts a stream, or attaches to the one that the same key has started. Waits for the first event, at
-    /// most for the start window; in a dialect whose response is one value for the end, at most for [`WHOLE_WINDOW`].
+    /// most for the start window; in a dialect whose response is one value for the end, at most for 8 s.
     ///
     /// # Errors
     /// The failure that came instead of a first token; no room; a key of another start, or of a stream that is

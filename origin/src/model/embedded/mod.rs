@@ -83,10 +83,13 @@ struct DecoderThread {
 }
 
 impl DecoderThread {
-    /// Queues a job; returns it where the thread is ending.
-    fn send(&self, job: Job) -> Result<(), Job> {
-        let Some(jobs) = &self.jobs else { return Err(job) };
-        jobs.send(job).map_err(|unsent| unsent.0)
+    /// Queues a job.
+    ///
+    /// # Errors
+    /// The thread is ending.
+    fn send(&self, job: Job) -> Result<(), ModelError> {
+        let sent = self.jobs.as_ref().is_some_and(|jobs| jobs.send(job).is_ok());
+        if sent { Ok(()) } else { Err(ModelError::BrokeOff("the decoder has ended".into())) }
     }
 }
 
@@ -246,7 +249,7 @@ impl Embedded {
         let max_tokens = options.max_tokens.map_or(self.max_tokens, |wanted| wanted.min(self.max_tokens));
         let output = Output::new(self.reasoning, &options.stop);
         let job = Job { prompt, options: options.clone(), max_tokens, output, answer };
-        self.decoder.send(job).map_err(|_| ModelError::BrokeOff("the decoder has ended".into()))?;
+        self.decoder.send(job)?;
         Ok(Answer { tokens, _permit: permit }.boxed())
     }
 }
