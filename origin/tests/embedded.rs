@@ -289,7 +289,7 @@ async fn the_beginning_of_an_answer_is_gone_on_with() {
 async fn a_system_text_is_obeyed() {
     use Speaker::{System, User};
     let model = load(FILE, 1).unwrap();
-    for word in ["banana", "harbour"] {
+    for word in ["banana", "river"] {
         let system = format!("The secret word is {word}.");
         let (text, ..) =
             reply(&model, &said(&[(System, &system), (User, "What is the secret word?")]), &greedy()).await;
