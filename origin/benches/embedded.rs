@@ -34,7 +34,7 @@ const JOIN: Duration = Duration::from_millis(200);
 /// Asks for more than [`TOKENS`], so that streams that begin together run together.
 const PROMPT: &str = "Write a long story about a river and all the towns that it passes";
 /// A first message of this many sentences, some 850 tokens, makes a second turn of 1,000.
-const SENTENCES: usize = 60;
+const SENTENCES: usize = 92;
 
 fn main() {
     let flags = std::env::args_os().filter(|arg| arg != "--bench");
