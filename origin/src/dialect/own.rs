@@ -23,7 +23,7 @@ const LONGEST_NAME: usize = 64;
 /// The members of a request with a conversation.
 const MEMBERS: [&str; 7] = ["messages", "model", "max_tokens", "temperature", "top_p", "stop", "seed"];
 
-/// Reads a request: `{"messages": [{"role": "user", "content": "…"}]}`, and what [`MEMBERS`] has beside it.
+/// Reads a request: `{"messages": [{"role": "user", "content": "…"}]}`, and beside it `model` and options.
 ///
 /// # Errors
 /// It is no JSON object, has members that aren't known, or its messages can't be read.
