@@ -321,6 +321,11 @@ async fn a_long_conversation_is_too_long_however_short_its_messages() {
     let turns: Vec<_> = (0..100).flat_map(|_| [(User, LONG), (Assistant, "Yes.")]).chain([(User, "Go on")]).collect();
     let told = MODEL.generate(&said(&turns), &Options::default()).next().await.unwrap().unwrap_err();
     assert!(matches!(told, ModelError::TooLong(_)), "{told:?}");
+    let told = ask(&MODEL, &"a".repeat(1_000_000)).next().await.unwrap().unwrap_err();
+    assert!(
+        matches!(&told, ModelError::TooLong(reason) if reason.contains("1000000 bytes")),
+        "not tokenized: {told:?}"
+    );
 }
 
 #[tokio::test]

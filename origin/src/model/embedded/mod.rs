@@ -49,6 +49,8 @@ pub struct Embedded {
     model: Arc<LlamaModel>,
     chat: ChatTemplate,
     context: usize,
+    /// The most bytes that one token stands for.
+    longest: usize,
     streams: usize,
     /// The most tokens of an answer.
     max_tokens: u32,
@@ -224,7 +226,11 @@ impl Embedded {
             "the model is ready"
         );
         let permits = Arc::new(Semaphore::new(streams));
-        Ok(Self { model, chat, context, streams, max_tokens, permits, reasoning, read, decoder })
+        let vocab = model.vocab();
+        // As the file spells them, which is no shorter than what they stand for.
+        let lengths = vocab.tokens().filter_map(|token| Some(vocab.text(token)?.to_bytes().len()));
+        let longest = lengths.max().unwrap_or_default().max(1);
+        Ok(Self { model, chat, context, longest, streams, max_tokens, permits, reasoning, read, decoder })
     }
 
     /// How many tokens of prompts were read so far, and how many needn't be, because an earlier turn had read or written them.
@@ -238,6 +244,13 @@ impl Embedded {
                 "response_format",
                 "this model can't promise JSON; ask for it in words",
             ));
+        }
+        let texts = conversation.messages().iter().map(|message| message.text.as_str()).chain(conversation.system());
+        let bytes: usize = texts.map(str::len).sum();
+        // Not tokenized: a megabyte takes seconds.
+        if bytes / self.longest >= self.context {
+            let reason = format!("{bytes} bytes of text don't fit a context of {} tokens", self.context);
+            return Err(ModelError::TooLong(reason));
         }
         let prompt = self.chat.tokens(&self.model.vocab(), conversation).map_err(ModelError::Refused)?;
         if prompt.len() >= self.context {
