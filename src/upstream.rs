@@ -4,7 +4,7 @@ use crate::config::{Config, Origin};
 use crate::headers::HeaderList;
 use crate::keys::CallerId;
 use crate::route::{Api, Chat, Cursor};
-use headwater_protocol::header::JSON;
+use headwater_protocol::header::{ATTEMPT, CALLER, IGNORED, JSON, PROBLEM_KIND};
 use headwater_protocol::openai::SHOULD_RETRY;
 use headwater_protocol::{IdempotencyKey, PromptName, StreamId, Variables};
 
@@ -13,16 +13,6 @@ const REQUEST_HEADERS: &[&str] = &["accept", "traceparent"];
 
 /// The same for a chat alone, whose body the edge doesn't read: what it is, the origin judges.
 const CHAT_REQUEST_HEADERS: &[&str] = &["content-type"];
-
-/// The name of the problem that an origin answers with, whatever the shape of its body.
-pub const PROBLEM_KIND: &str = "headwater-problem";
-
-/// Tells an origin who asks: a [`CallerId`]. A stream that one caller started is none for another.
-const CALLER: &str = "x-headwater-caller";
-
-/// A start's key that the edge made for itself, so that two origins don't both generate. The reader, who doesn't know it,
-/// can't come back with it: his leaving is a stop.
-const ATTEMPT: &str = "x-headwater-attempt";
 
 /// What is copied from an origin's answer.
 const RESPONSE_HEADERS: &[&str] = &[
@@ -37,7 +27,7 @@ const RESPONSE_HEADERS: &[&str] = &[
 ];
 
 /// The same for a chat alone.
-const CHAT_RESPONSE_HEADERS: &[&str] = &["x-request-id", SHOULD_RETRY, "headwater-ignored", PROBLEM_KIND];
+const CHAT_RESPONSE_HEADERS: &[&str] = &["x-request-id", SHOULD_RETRY, IGNORED, PROBLEM_KIND];
 
 /// A request that any origin can be asked.
 #[derive(Debug)]

@@ -246,8 +246,11 @@ impl Problem {
 
     /// 429: the caller has started as many streams as it may within `period`.
     pub fn too_many_starts(period: Duration) -> Self {
-        Self::new(Kind::RateLimited, "too many streams were started from this address; try again later")
-            .retry_after(period)
+        Self::new(
+            Kind::RateLimited,
+            "too many streams were started from your address or with your key; try again later",
+        )
+        .retry_after(period)
     }
 
     /// 502: no origin could be reached.

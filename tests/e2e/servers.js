@@ -10,6 +10,9 @@ import { fileURLToPath } from "node:url";
 export const ROOT = fileURLToPath(new URL("../..", import.meta.url));
 /** What edge and origin share. Given to both by hand, so that no file of the checkout matters. */
 export const SECRET = "end-to-end-0123456789abcdef";
+/** What the edges of this process are made of and keep. */
+const FOLDER = `${ROOT}target/e2e/edge-${process.pid}`;
+process.once("exit", () => rmSync(FOLDER, { recursive: true, force: true }));
 
 /** Asked of every origin by the fixtures, and known to none. */
 export const PROBE = "0000000000000000000000";
@@ -99,6 +102,8 @@ export async function spawnEdge({ origins, vars = {}, port, config = deployment(
   const all = { ORIGINS: list, EDGE_SECRET: SECRET, RATE_LIMIT: "off", ...vars };
   const args = ["dev", "--config", config, "--ip", "127.0.0.1", "--port", String(port), "--inspector-port", "0"];
   args.push("--show-interactive-dev-session=false");
+  // Its own, or the rate limit goes on with what another edge has counted in this minute.
+  args.push("--persist-to", `${FOLDER}/state-${port}`);
   // They win over a .dev.vars.
   for (const [name, value] of Object.entries(all)) args.push("--var", `${name}:${value}`);
   const quiet = { CI: "true", WRANGLER_SEND_METRICS: "false", WRANGLER_HIDE_BANNER: "true", CLOUDFLARE_CF_FETCH_ENABLED: "false" };
@@ -235,15 +240,13 @@ export async function ready(group, url, { method = "GET", ms = READY_MS } = {}) 
  * worker leaves unread.
  */
 function deployment() {
-  const folder = `${ROOT}target/e2e/edge-${process.pid}`;
-  const config = `${folder}/wrangler.toml`;
+  const config = `${FOLDER}/wrangler.toml`;
   if (deployment.made) return config;
   for (const file of ["build/index.js", "build/index_bg.wasm", "public"]) {
-    cpSync(`${ROOT}${file}`, `${folder}/${file}`, { recursive: true });
+    cpSync(`${ROOT}${file}`, `${FOLDER}/${file}`, { recursive: true });
   }
   const project = readFileSync(`${ROOT}wrangler.toml`, "utf8");
   writeFileSync(config, `no_bundle = true\n${project.replace(/^\[build\]\n(?:.+\n)*/m, "")}`);
-  process.once("exit", () => rmSync(folder, { recursive: true, force: true }));
   deployment.made = true;
   return config;
 }

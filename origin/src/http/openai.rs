@@ -12,29 +12,26 @@ use headwater_protocol::{MAX_CONVERSATION_BYTES, Problem};
 
 use super::{
     problem::ProblemResponse,
-    request::is_prefetch,
     router::App,
     start::{Asks, Head},
 };
 use crate::dialect::{chat, models};
 
+/// Where conversations are posted to.
+pub(super) const COMPLETIONS: &str = "/v1/chat/completions";
+
 /// Answers a conversation, with a stream or one completion.
 pub(super) async fn completions(State(app): State<Arc<App>>, request: Request) -> Result<Response, ProblemResponse> {
-    only("POST", request.method())?;
-    if is_prefetch(request.headers()) {
-        return Err(Problem::prefetch().into());
-    }
-    let (parts, body) = request.into_parts();
-    let (head, name) = (Head::new(parts), "/v1/chat/completions".to_owned());
+    let (head, body) = Head::take(request, "POST")?;
     let request = chat::request(&head.json(body, MAX_CONVERSATION_BYTES).await?)?;
     let chat::Request { input, dialect, ignored } = request;
     let logged = app.log_variables.then(|| input.conversation.to_json());
-    head.start(&app, Asks { input, dialect, key: None, name, logged, ignored }).await
+    head.start(&app, Asks { input, dialect, name: COMPLETIONS.to_owned(), logged, ignored }).await
 }
 
 /// The models that can be asked for.
 pub(super) async fn list(State(app): State<Arc<App>>, request: Request) -> Result<Response, ProblemResponse> {
-    only("GET", request.method())?;
+    only_get(request.method())?;
     Ok(told(models::List::new(&app.models.known(), app.started)))
 }
 
@@ -44,15 +41,15 @@ pub(super) async fn model(
     name: Result<Path<String>, PathRejection>,
     request: Request,
 ) -> Result<Response, ProblemResponse> {
-    only("GET", request.method())?;
+    only_get(request.method())?;
     let Path(name) = name.map_err(|_| Problem::no_such_model(&app.models.known()))?;
     app.models.resolve(&name)?;
     Ok(told(models::Model::new(&name, app.started)))
 }
 
 /// Refuses other methods. axum's `get` would also serve HEAD.
-fn only(method: &'static str, asked: &Method) -> Result<(), Problem> {
-    if asked.as_str() == method { Ok(()) } else { Err(Problem::invalid_method(method)) }
+fn only_get(method: &Method) -> Result<(), Problem> {
+    if method == Method::GET { Ok(()) } else { Err(Problem::invalid_method("GET")) }
 }
 
 fn told(models: impl serde::Serialize) -> Response {

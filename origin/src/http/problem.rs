@@ -8,11 +8,11 @@ use axum::{
 };
 use headwater_protocol::{
     Kind, Problem,
-    header::{JSON, PROBLEM},
+    header::{self as rules, JSON, PROBLEM},
     openai::{self, ErrorBody},
 };
 
-const HEADWATER_PROBLEM: HeaderName = HeaderName::from_static("headwater-problem");
+const PROBLEM_KIND: HeaderName = HeaderName::from_static(rules::PROBLEM_KIND);
 
 /// A handler's problem. It becomes an answer in [`answer`], where the path is known.
 pub(super) struct ProblemResponse(Problem);
@@ -50,7 +50,7 @@ pub(super) fn document(problem: &Problem, instance: &str) -> Response {
         (header::CONTENT_TYPE, media_type),
         (header::CACHE_CONTROL, "no-store"),
         // By it the edge knows the origin's own answers, whatever their form.
-        (HEADWATER_PROBLEM, problem.kind().name()),
+        (PROBLEM_KIND, problem.kind().name()),
     ];
     let should_retry = if problem.retryable() { "true" } else { "false" };
     let should_retry = openai.then_some([(openai::SHOULD_RETRY, should_retry)]);

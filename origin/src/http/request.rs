@@ -11,8 +11,7 @@ use headwater_protocol::{
     header::{self as rules, accepts_event_stream},
 };
 
-/// The edge's name of a caller who has shown it a key.
-const CALLER: HeaderName = HeaderName::from_static("x-headwater-caller");
+const CALLER: HeaderName = HeaderName::from_static(rules::CALLER);
 pub(super) const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
 /// Whether a browser sends it ahead of a visit (`Sec-Purpose: prefetch`).

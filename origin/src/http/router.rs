@@ -44,8 +44,8 @@ pub fn router(app: App) -> Router {
     let app = Arc::new(app);
     let routes = Router::new()
         .route("/prompts/{name}", any(prompts::start))
-        .route("/chat", any(chat::start))
-        .route("/v1/chat/completions", any(openai::completions))
+        .route(chat::PATH, any(chat::start))
+        .route(openai::COMPLETIONS, any(openai::completions))
         .route("/v1/models", any(openai::list))
         // A name may have slashes.
         .route("/v1/models/{*name}", any(openai::model))

@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use axum::{
     body::{Body, Bytes, HttpBody},
+    extract::Request,
     http::{HeaderName, HeaderValue, Method, Version, header, request},
     response::{IntoResponse, Response},
 };
 use headwater_protocol::{
-    Cursor, IdempotencyKey, Problem,
-    header::{JSON, is_media_type},
+    Cursor, IdempotencyKey, KEY_PARAMETER, Problem, Variables,
+    header::{self as rules, JSON, is_media_type},
 };
 use http_body_util::BodyExt;
 use tokio::time::{Instant, timeout};
@@ -17,14 +18,16 @@ use tokio::time::{Instant, timeout};
 use super::{
     follow,
     problem::ProblemResponse,
-    request::{LAST_EVENT_ID, caller, header_or, names_event_stream, parse_cursor, text},
+    request::{
+        LAST_EVENT_ID, caller, header_or, is_prefetch, names_event_stream, parse_cursor, query, take_cursor, text,
+    },
     router::App,
 };
 use crate::{
     dialect::{Dialect, input::Input},
     generation::Start,
     journal::Idempotency,
-    model::{Request, names::DEFAULT},
+    model::{self, names::DEFAULT},
     stream::Opening,
     telemetry::record::Asked,
 };
@@ -36,25 +39,27 @@ const DISCARD_BYTES: usize = 8 * 1024 * 1024;
 const DISCARD_TIMEOUT: Duration = Duration::from_secs(1);
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
-/// A key that the edge has made, so that a start that it sends to one origin after the other is one start. The client doesn't
-/// know it, and can't come back with it.
-const ATTEMPT: HeaderName = HeaderName::from_static("x-headwater-attempt");
-const IGNORED: HeaderName = HeaderName::from_static("headwater-ignored");
+const ATTEMPT: HeaderName = HeaderName::from_static(rules::ATTEMPT);
+const IGNORED: HeaderName = HeaderName::from_static(rules::IGNORED);
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// The head of a request for a stream, and when it came.
 pub(super) struct Head {
     received: Instant,
-    pub(super) parts: request::Parts,
+    parts: request::Parts,
+    /// The query's members, but for the cursor and the key.
+    pub(super) query: Variables,
+    /// The cursor in the query.
+    cursor: Option<String>,
+    /// The idempotency key in the query.
+    key: Option<String>,
 }
 
 /// What is asked for.
 pub(super) struct Asks {
     pub(super) input: Input,
     pub(super) dialect: Dialect,
-    /// The idempotency key in the query.
-    pub(super) key: Option<String>,
     /// The prompt's name, or the path: for the record.
     pub(super) name: String,
     /// What may be logged of it.
@@ -64,16 +69,30 @@ pub(super) struct Asks {
 }
 
 impl Head {
-    pub(super) fn new(parts: request::Parts) -> Self {
-        Self { received: Instant::now(), parts }
+    /// Takes a request's body off its head.
+    ///
+    /// # Errors
+    /// Its method isn't one of `methods` (`"GET, POST"`), nobody waits for the answer, or the query doesn't parse.
+    pub(super) fn take(request: Request, methods: &'static str) -> Result<(Self, Body), Problem> {
+        if !methods.split(", ").any(|method| request.method() == method) {
+            return Err(Problem::invalid_method(methods));
+        }
+        if is_prefetch(request.headers()) {
+            return Err(Problem::prefetch());
+        }
+        let mut query = query(&request)?;
+        let (cursor, key) = (take_cursor(&mut query), query.0.remove(KEY_PARAMETER));
+        let (parts, body) = request.into_parts();
+        Ok((Self { received: Instant::now(), parts, query, cursor, key }, body))
     }
 
-    /// The cursor in the header, else `parameter`, that in the query.
+    /// The cursor in the header, else that in the query.
     ///
     /// # Errors
     /// It doesn't parse.
-    pub(super) fn cursor(&self, parameter: Option<String>) -> Result<Option<Cursor>, Problem> {
-        header_or(&self.parts.headers, &LAST_EVENT_ID, parameter).map(|cursor| parse_cursor(&cursor)).transpose()
+    pub(super) fn cursor(&self) -> Result<Option<Cursor>, Problem> {
+        let cursor = header_or(&self.parts.headers, &LAST_EVENT_ID, self.cursor.clone());
+        cursor.map(|cursor| parse_cursor(&cursor)).transpose()
     }
 
     /// Goes on with a stream.
@@ -119,10 +138,10 @@ impl Head {
     /// Starts a stream, or attaches to the one that the key has started.
     pub(super) async fn start(&self, app: &App, asks: Asks) -> Result<Response, ProblemResponse> {
         let headers = &self.parts.headers;
-        let Asks { input: Input { conversation, options, model }, dialect, key, name, logged, ignored } = asks;
+        let Asks { input: Input { conversation, options, model }, dialect, name, logged, ignored } = asks;
         let caller = caller(headers);
         let asked_model = model.as_deref().unwrap_or(DEFAULT);
-        let own_key = header_or(headers, &IDEMPOTENCY_KEY, key);
+        let own_key = header_or(headers, &IDEMPOTENCY_KEY, self.key.clone());
         // Who reads this project's own dialect has the stream's id to come back with.
         let may_return = dialect == Dialect::Own || (own_key.is_some() && dialect != Dialect::Bare);
         let key = own_key.or_else(|| header_or(headers, &ATTEMPT, None));
@@ -130,7 +149,7 @@ impl Head {
         let fingerprint = || conversation.digest(Some(asked_model), &options);
         let idempotency = key.map(|key| Idempotency { key: key.of_caller(caller), fingerprint: fingerprint() });
         let opening = Opening::now(asked_model.to_owned(), caller.map(str::to_owned));
-        let request = Request { model: app.models.resolve(asked_model)?, conversation, options };
+        let request = model::Request { model: app.models.resolve(asked_model)?, conversation, options };
         let ignored = ignored_header(app.hub.ignored(&request), &ignored);
         let trace = text(headers, &TRACEPARENT).and_then(|value| value.parse().ok());
         let asked = Asked { prompt: name, variables: logged, trace };

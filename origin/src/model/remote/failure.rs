@@ -91,10 +91,17 @@ pub(super) struct Failure {
     pub(super) names: String,
 }
 
-/// The failure that a status other than 200 tells, with its body.
-pub(super) fn of_status(status: StatusCode, headers: &HeaderMap, body: &[u8], settings: &Settings) -> Failure {
+/// The failure that a status other than 200 tells, with its body. A sentence may repeat what was `asked`, in lower case: what
+/// stands there too proves nothing.
+pub(super) fn of_status(
+    status: StatusCode,
+    headers: &HeaderMap,
+    body: &[u8],
+    settings: &Settings,
+    asked: &str,
+) -> Failure {
     let value: Value = serde_json::from_slice(body).unwrap_or_default();
-    let error = Error::find(&value);
+    let error = Error { asked, ..Error::find(&value) };
     let wait = wait_of(headers).or_else(|| error.wait());
     let error_of = error.meaning(Some(status), wait, settings);
     Failure { error: error_of, names: error.names_for_the_log() }
@@ -113,6 +120,8 @@ struct Error<'a> {
     objects: Vec<&'a Value>,
     /// Its sentence.
     message: &'a str,
+    /// What the sentence may repeat, in lower case.
+    asked: &'a str,
 }
 
 impl<'a> Error<'a> {
@@ -141,7 +150,7 @@ impl<'a> Error<'a> {
         }
         let told = ["message", "error_message", "error_msg", "msg", "detail", "title"];
         let sentence = objects.iter().find_map(|object| told.iter().find_map(|name| object.get(name)?.as_str()));
-        Self { message: sentence.unwrap_or(message), objects }
+        Self { message: sentence.unwrap_or(message), objects, asked: "" }
     }
 
     /// google.rpc.Status: what there is to tell beside the sentence.
@@ -165,7 +174,7 @@ impl<'a> Error<'a> {
 
     fn says(&self, parts: &[&str]) -> bool {
         let message = self.message.to_ascii_lowercase();
-        parts.iter().any(|part| message.contains(part))
+        parts.iter().any(|part| message.contains(part) && !self.asked.contains(part))
     }
 
     /// The number of a status, where it has one.

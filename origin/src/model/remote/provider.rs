@@ -110,7 +110,7 @@ impl Provider {
             let body = refusal_body(response.body).await;
             match self.another(status, &body, first, variant, given) {
                 Some(other) => variant = other,
-                None => return Err(self.refusal(status, &headers, &body)),
+                None => return Err(self.refusal(status, &headers, &body, request)),
             }
         }
     }
@@ -176,10 +176,13 @@ impl Provider {
         self.paths.1.is_some() && !variant.other_path
     }
 
-    fn refusal(&self, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Refusal {
-        let failure::Failure { error, names } = failure::of_status(status, headers, body, &self.server.settings);
+    fn refusal(&self, status: StatusCode, headers: &HeaderMap, body: &[u8], request: &Request) -> Refusal {
+        let asked = request.words().to_lowercase();
+        let failure::Failure { error, names } =
+            failure::of_status(status, headers, body, &self.server.settings, &asked);
+        let refuses = |field: &&&str| failure::names_field(body, field) && !asked.contains(**field);
         let error = match error {
-            ModelError::BadRequest(..) => match FIELDS.iter().find(|field| failure::names_field(body, field)) {
+            ModelError::BadRequest(..) => match FIELDS.iter().find(refuses) {
                 Some(field) => ModelError::Misconfigured(format!(
                     "{status}: it refuses the field {field}; look at --max-tokens and --model"
                 )),

@@ -21,6 +21,20 @@ pub(super) struct Request {
     pub(super) max_tokens: u32,
 }
 
+impl Request {
+    /// All that whoever asks has chosen the words of, and that a refusal may repeat.
+    pub(super) fn words(&self) -> String {
+        let texts = self.conversation.messages().iter().map(|message| message.text.as_str());
+        let format = match &self.options.format {
+            Format::Schema(json) => Some(&**json),
+            Format::Text | Format::Json => None,
+        };
+        let stop = self.options.stop.iter().map(String::as_str);
+        let words = texts.chain(self.conversation.system()).chain(stop).chain(format);
+        words.chain(self.options.reasoning_effort.as_deref()).collect::<Vec<_>>().join("\n")
+    }
+}
+
 /// Anthropic's highest temperature; OpenAI's is 2.
 const ANTHROPIC_TEMPERATURE: f32 = 1.0;
 

@@ -43,7 +43,19 @@ fn a_wait_is_honoured_in_every_spelling_and_bounded() {
 
 fn refused(status: u16, body: &Value) -> ModelError {
     let status = StatusCode::from_u16(status).unwrap();
-    of_status(status, &HeaderMap::new(), body.to_string().as_bytes(), &SETTINGS).error
+    of_status(status, &HeaderMap::new(), body.to_string().as_bytes(), &SETTINGS, "").error
+}
+
+#[test]
+fn words_that_whoever_asks_has_sent_prove_nothing() {
+    let body =
+        json!({ "error": { "message": "Invalid value for stop: 'Invalid API key'", "type": "invalid_request_error" } });
+    let meant = |asked| {
+        let body = body.to_string();
+        of_status(StatusCode::BAD_REQUEST, &HeaderMap::new(), body.as_bytes(), &SETTINGS, asked).error
+    };
+    assert_eq!(kind(&meant("a poem")), "key");
+    assert_eq!(kind(&meant("invalid api key")), "request");
 }
 
 /// The kind of an error, and the setting that it names.
