@@ -29,8 +29,10 @@ use worker::{Context, Env, console_error, event};
 /// The rate limit's binding in wrangler.toml.
 const LIMITER: &str = "START_LIMIT";
 
-/// How long a start's body may take. The origin gives it as long.
+/// How long a prompt's variables may take.
 const BODY_DEADLINE: Duration = Duration::from_secs(10);
+/// How long a conversation may take: 1 MiB is much for a phone.
+const CONVERSATION_DEADLINE: Duration = Duration::from_secs(30);
 
 /// Answers one request.
 #[event(fetch)]
@@ -155,16 +157,16 @@ impl Exchange<'_> {
             return Err(Problem::bare_over_http_10());
         }
         let plan = Plan::chat(config, chat.api, chat.key.as_ref())?;
-        let admission = policy::may_start(config, self.caller)?;
+        // Before there is room for the body: whoever is over the limit gets none.
+        self.count(policy::may_start(config, self.caller)?).await?;
         // Not piped, though with one origin it could be: so its size and its time have bounds before an origin is troubled.
         let kept = match self.request.body() {
             None => None,
             Some(body) => {
-                let kept = keep_bounded(&body, chat.max_bytes, BODY_DEADLINE).await;
+                let kept = keep_bounded(&body, chat.max_bytes, CONVERSATION_DEADLINE).await;
                 Some(kept.map_err(|error| error.problem(MAX_CONVERSATION_BYTES))?)
             }
         };
-        self.count(admission).await?;
         let attempt = if chat.key.is_none() { key_for(&plan) } else { None };
         let request = OriginRequest::chat(self.headers(), chat, attempt.as_ref());
         Ok(Question { plan, request, kept })
@@ -200,16 +202,18 @@ impl Exchange<'_> {
     /// Asks the plan's origins in turn, until one gives an answer that can be passed on.
     async fn forward(&self, question: &Question<'_>) -> Result<Response, Problem> {
         let mut origins = question.plan.origins.iter().peekable();
-        let mut refused = Problem::no_such_stream();
+        let mut refused: Option<Problem> = None;
         while let Some(origin) = origins.next() {
             let is_last = origins.peek().is_none();
-            refused = match self.attempt(question, origin, is_last).await {
+            match self.attempt(question, origin, is_last).await {
                 Ok(response) => return Ok(response),
                 Err(Refusal::Final(problem)) => return Err(problem),
-                Err(Refusal::Next(problem)) => problem,
-            };
+                // An origin without room is there, whatever becomes of the others.
+                Err(Refusal::Next(_)) if refused.as_ref().is_some_and(|known| known.kind() == Kind::Overloaded) => {}
+                Err(Refusal::Next(problem)) => refused = Some(problem),
+            }
         }
-        Err(refused)
+        Err(refused.unwrap_or_else(Problem::no_such_stream))
     }
 
     async fn attempt(&self, question: &Question<'_>, origin: &Origin, is_last: bool) -> Result<Response, Refusal> {
@@ -270,10 +274,12 @@ impl Exchange<'_> {
         if let Some(seconds) = problem.retry_after_s() {
             headers.append("retry-after", &seconds.to_string());
         }
+        if self.api.is_some() {
+            headers.append(PROBLEM_KIND, problem.kind().name());
+        }
         let document = if self.api == Some(Api::OpenAi) {
             headers.append("content-type", JSON);
             headers.append(SHOULD_RETRY, if problem.retryable() { "true" } else { "false" });
-            headers.append(PROBLEM_KIND, problem.kind().name());
             ErrorBody::of(problem).to_json()
         } else {
             headers.append("content-type", PROBLEM);

@@ -29,7 +29,7 @@ pub struct Plan<'a> {
 enum Purpose {
     /// A new stream.
     Start,
-    /// The same in OpenAI's manner, or as one JSON document.
+    /// The same in OpenAI's manner, whose answer may be one JSON document.
     Completion,
     /// The models, or one of them, in OpenAI's manner. Nothing starts.
     Models,
@@ -47,11 +47,8 @@ impl<'a> Plan<'a> {
     /// When the cursor can be none of these origins', or the settings name no origins.
     pub fn start(config: &'a Config, key: Option<&IdempotencyKey>, cursor: Option<&Cursor>) -> Result<Self, Problem> {
         let Some(cursor) = cursor else {
-            let mut origins: Vec<_> = config.origins.iter().collect();
-            if let Some(key) = key.filter(|_| !config.shared_journal) {
-                order_by_key(&mut origins, key);
-            }
-            return Self::new(config, Purpose::Start, origins, Problem::misconfigured);
+            let plan = Self::new(config, Purpose::Start, config.origins.iter().collect(), Problem::misconfigured)?;
+            return Ok(plan.ordered_by(key));
         };
         if let Some(stream) = &cursor.stream
             && own_origins(config).next().is_some()
@@ -74,11 +71,7 @@ impl<'a> Plan<'a> {
             Api::Own => Purpose::Start,
             Api::OpenAi => Purpose::Completion,
         };
-        let mut plan = Self::of_own(config, purpose)?;
-        if let Some(key) = key.filter(|_| !config.shared_journal) {
-            order_by_key(&mut plan.origins, key);
-        }
-        Ok(plan)
+        Ok(Self::of_own(config, purpose)?.ordered_by(key))
     }
 
     /// For the models.
@@ -92,6 +85,13 @@ impl<'a> Plan<'a> {
 
     fn of_own(config: &'a Config, purpose: Purpose) -> Result<Self, Problem> {
         Self::new(config, purpose, own_origins(config).collect(), Problem::no_chats)
+    }
+
+    fn ordered_by(mut self, key: Option<&IdempotencyKey>) -> Self {
+        if let Some(key) = key.filter(|_| !self.shared_journal) {
+            order_by_key(&mut self.origins, key);
+        }
+        self
     }
 
     /// For a stream: the origin that its id names; with a shared journal the others as well.
@@ -177,8 +177,9 @@ impl<'a> Plan<'a> {
             502 | 503 if !is_problem => Err(self.unreached()),
             204 if !self.is_openai() => Ok(Worth::Pipe),
             200 if is_stream && !answer.is_encoded() => Ok(Worth::Pipe),
-            // A generation may have begun: another origin's would be a second one.
-            200..=299 if self.purpose != Purpose::Models => Err(Refusal::Final(unusable())),
+            // A generation may have begun: another origin's would be a second one, and so would the client's next try.
+            200..=299 if self.may_begin() => Err(Refusal::Final(Problem::unusable_start())),
+            200..=299 if self.purpose == Purpose::Stream => Err(Refusal::Final(unusable())),
             _ if answer.is_encoded() => Err(Refusal::Next(unusable())),
             // The origin and this edge do not share a secret. Nothing that a client could mend.
             401 => Err(Refusal::Next(Problem::edge_refused())),

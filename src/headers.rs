@@ -2,16 +2,19 @@
 
 use serde::ser::{Serialize, Serializer};
 
+/// The most bytes of a value that is copied. An origin takes 16 KiB for the whole head.
+const LONGEST_VALUE: usize = 1024;
+
 /// Headers on their way in or out; each name stands once.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct HeaderList(Vec<(&'static str, String)>);
 
 impl HeaderList {
     /// Copies the named headers, and nothing else: the only way in which a header crosses the edge. A value that no
-    /// header can hold (RFC 9110, section 5.5, without the obsolete bytes) stays behind.
+    /// header can hold (RFC 9110, section 5.5, without the obsolete bytes) stays behind, and so does one that is too long.
     pub fn copy(&mut self, names: &[&'static str], get: &dyn Fn(&str) -> Option<String>) {
-        let is_field_value =
-            |value: &String| value.bytes().all(|byte| byte.is_ascii_graphic() || matches!(byte, b' ' | b'\t'));
+        let is_of_values = |byte: u8| byte.is_ascii_graphic() || matches!(byte, b' ' | b'\t');
+        let is_field_value = |value: &String| value.len() <= LONGEST_VALUE && value.bytes().all(is_of_values);
         self.0.extend(names.iter().filter_map(|name| Some((*name, get(name).filter(is_field_value)?))));
     }
 

@@ -7,22 +7,23 @@ use subtle::{Choice, ConstantTimeEq};
 /// The bytes of a SHA-256 digest (FIPS 180-4).
 const DIGEST_BYTES: usize = 32;
 
-/// The bytes of a digest that tell a caller from others: enough for two of a few thousand keys never to meet, and too few
-/// to be looked for in lists of digests.
+/// The bytes of a digest that tell a caller from others: enough for two keys never to meet. A key that can be guessed is found
+/// from them, and from its digest.
 const CALLER_BYTES: usize = 8;
 
 /// The keys that this edge takes (`EDGE_KEYS`).
-#[derive(Default, Clone, PartialEq, Eq)]
+#[derive(Default)]
 pub struct Keys(Vec<[u8; DIGEST_BYTES]>);
 
 impl Keys {
-    /// Reads digests in hexadecimal, with commas or white space between them. Those that are none are left out, and counted.
+    /// Reads digests in hexadecimal, with commas or white space between them. Those that are none are left out, and counted; so
+    /// is that of an empty key, which anybody shows.
     pub fn parse(list: &str) -> (Self, usize) {
         let is_gap = |character: char| character == ',' || character.is_ascii_whitespace();
         let mut keys = Self::default();
         let mut unfit = 0;
         for item in list.split(is_gap).filter(|item| !item.is_empty()) {
-            match digest(item) {
+            match digest(item).filter(|digest| digest[..] != Sha256::digest("")[..]) {
                 Some(digest) => keys.0.push(digest),
                 None => unfit += 1,
             }
@@ -51,7 +52,7 @@ impl fmt::Debug for Keys {
 }
 
 /// Tells the holder of a key from other callers: the beginning of the key's digest, in hexadecimal.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct CallerId(String);
 
 impl CallerId {
@@ -93,7 +94,8 @@ pub(crate) mod tests {
 
     /// `printf %s KEY | sha256sum`
     pub(crate) const ABC: &str = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
-    const EMPTY: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+    const OTHER: &str = "cb8379ac2098aa165029e3938a51da0bcecfc008fd6795f401178647f96c5b34";
+    const NOTHING: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
     fn holder(list: &str, key: &str) -> Option<String> {
         Keys::parse(list).0.holder(key).map(|caller| caller.0)
@@ -102,7 +104,7 @@ pub(crate) mod tests {
     #[test]
     fn a_key_is_known_by_its_digest_wherever_that_stands() {
         let caller = Some("ba7816bf8f01cfea".to_owned());
-        for list in [ABC, &ABC.to_uppercase(), &format!("{EMPTY},{ABC}"), &format!(" {ABC}\n{EMPTY}\r\n,")] {
+        for list in [ABC, &ABC.to_uppercase(), &format!("{OTHER},{ABC}"), &format!(" {ABC}\n{OTHER}\r\n,")] {
             assert_eq!(holder(list, "abc"), caller, "{list}");
         }
         for key in ["", "ab", "abc ", "ABC", ABC] {
@@ -117,6 +119,8 @@ pub(crate) mod tests {
             let (keys, count) = Keys::parse(&format!("{unfit} {ABC}"));
             assert_eq!((keys.0.len(), count), (1, 1), "{unfit}");
         }
+        let (keys, count) = Keys::parse(NOTHING);
+        assert!(keys.is_empty() && count == 1 && keys.holder("").is_none());
         let (keys, count) = Keys::parse(" ,, ");
         assert!(keys.is_empty() && count == 0);
     }

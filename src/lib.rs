@@ -6,7 +6,8 @@
 //!
 //! # Layout
 //!
-//! A module uses only modules below it. A request meets `route`, `policy`, `failover` and `upstream`, in this order.
+//! A module uses only modules below it. A request meets `route`, `policy`, `failover` and `upstream`, in this order; a chat's
+//! meets `policy` before.
 //!
 //! * `cloudflare`: the Workers runtime (built for `wasm32-unknown-unknown` only).
 //! * [`health`]: how the edge and its origins are.

@@ -5,15 +5,15 @@
 //! A start's answer is *framed* (events with ids, a terminal event) where its `Accept` names event streams, else *bare*
 //! (`data:` lines alone). The origin frames; the edge passes `Accept` on.
 
+mod query;
+
 use crate::config::split_scheme;
 use headwater_protocol::header::{JSON, accepts_event_stream, header_or, is_media_type, is_prefetch};
 use headwater_protocol::{
-    CURSOR_PARAMETERS, IdempotencyKey, KEY_PARAMETER, MAX_BODY_BYTES, MAX_CONVERSATION_BYTES, Problem, PromptName,
-    StreamId, Variables, openai,
+    IdempotencyKey, MAX_BODY_BYTES, MAX_CONVERSATION_BYTES, Problem, PromptName, StreamId, Variables, openai,
 };
-
-/// The longest cursor, in bytes. The project's own have at most 60; other servers' ids pass through.
-const MAX_CURSOR_BYTES: usize = 1024;
+pub use query::Cursor;
+use query::Query;
 
 /// The prompt that has its own path, and the variable and topic that it starts with when none is given.
 const SIMPLE: &str = "simple";
@@ -24,13 +24,15 @@ const SIMPLE_DEFAULT: &str = "dog";
 const CHAT: &str = "/chat";
 const COMPLETIONS: &str = "/v1/chat/completions";
 
-/// The path of the models.
+/// The path of the models, and the longest name of one in it, bytes: that of an origin has at most 256, percent-encoded 768.
 const MODELS: &str = "/v1/models";
+const LONGEST_NAME: usize = 768;
 
 /// What each path answers to.
 const START_METHODS: &str = "GET, POST";
-/// A GET resumes: it needs a cursor.
 const CHAT_METHODS: &str = "GET, POST";
+/// Without a cursor. With one, a GET resumes.
+const CHAT_START_METHODS: &str = "POST";
 const COMPLETIONS_METHODS: &str = "POST";
 const MODELS_METHODS: &str = "GET";
 const STREAM_METHODS: &str = "GET, DELETE";
@@ -126,7 +128,7 @@ pub enum Api {
 impl Api {
     /// `None` for the paths that have nothing to do with chats.
     pub fn of(path: &str) -> Option<Self> {
-        if path == CHAT { Some(Self::Own) } else { Some(Self::OpenAi).filter(|_| openai::is_path(path)) }
+        if path == CHAT { Some(Self::Own) } else { openai::is_path(path).then_some(Self::OpenAi) }
     }
 
     /// Where conversations are posted to.
@@ -248,7 +250,7 @@ impl Call {
                 return Ok(Self::Follow(stream, Some(cursor)));
             }
             if head.method == "GET" {
-                return Err(Problem::invalid_method(COMPLETIONS_METHODS));
+                return Err(Problem::invalid_method(CHAT_START_METHODS));
             }
         }
         let key = header_or((head.header)("idempotency-key"), query.key);
@@ -274,7 +276,7 @@ fn models_path(name: &str) -> Option<String> {
     let Some(name) = name.strip_prefix('/') else { return Some(MODELS.to_owned()) };
     let is_dots = ["", ".", "..", "%2e", ".%2e", "%2e.", "%2e%2e"].iter().any(|dots| name.eq_ignore_ascii_case(dots));
     // Of tabs and line ends in an address `fetch` takes no notice.
-    if is_dots || !name.bytes().all(|byte| byte.is_ascii_graphic()) {
+    if is_dots || name.len() > LONGEST_NAME || !name.bytes().all(|byte| byte.is_ascii_graphic()) {
         return None;
     }
     let mut path = [MODELS, "/"].concat();
@@ -297,36 +299,6 @@ fn with_default(mut variables: Variables, prompt: &PromptName) -> Variables {
         }
     }
     variables
-}
-
-/// What a query holds. Where a name stands twice the last one counts, as in a body.
-#[derive(Default)]
-struct Query {
-    variables: Variables,
-    /// One for each of [`CURSOR_PARAMETERS`].
-    cursors: [Option<String>; CURSOR_PARAMETERS.len()],
-    key: Option<String>,
-}
-
-impl Query {
-    fn parse(text: &str) -> Self {
-        let mut query = Self::default();
-        for (name, value) in form_urlencoded::parse(text.as_bytes()) {
-            let value = value.into_owned();
-            if let Some(index) = CURSOR_PARAMETERS.iter().position(|known| *known == name) {
-                query.cursors[index] = Some(value);
-            } else if name == KEY_PARAMETER {
-                query.key = Some(value);
-            } else {
-                query.variables.0.insert(name.into_owned(), value);
-            }
-        }
-        query
-    }
-
-    fn cursor(&mut self) -> Option<String> {
-        self.cursors.iter_mut().filter_map(Option::take).find(|text| !text.is_empty())
-    }
 }
 
 impl RequestHead<'_> {
@@ -365,28 +337,6 @@ impl RequestHead<'_> {
             return Err(Problem::prefetch());
         }
         Ok(())
-    }
-}
-
-/// A position in a stream, as it came. What it means is for the origin to say; the edge reads from it whom to ask.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Cursor {
-    text: String,
-    /// The stream, if the cursor is one of this project's. Another server's events may have any ids.
-    pub stream: Option<StreamId>,
-}
-
-impl Cursor {
-    /// `None` if it can't be a header's value, or is longer than any server's ids.
-    fn parse(text: String) -> Option<Self> {
-        let fits = text.len() <= MAX_CURSOR_BYTES && text.bytes().all(|byte| byte.is_ascii_graphic());
-        let stream = text.parse().ok().map(|cursor: headwater_protocol::Cursor| cursor.id);
-        fits.then_some(Self { text, stream })
-    }
-
-    /// The cursor as it came.
-    pub fn as_str(&self) -> &str {
-        &self.text
     }
 }
 

@@ -6,14 +6,14 @@ pub const EVENT_STREAM: &str = "text/event-stream";
 pub const JSON: &str = "application/json";
 /// The media type of a problem document (RFC 9457, section 3).
 pub const PROBLEM: &str = "application/problem+json";
-/// The response header with a problem's kind, where its body has the shape of another interface.
+/// The response header with a problem's kind, whatever shape its body has.
 pub const PROBLEM_KIND: &str = "headwater-problem";
 /// The response header that lists what of a request changes nothing.
 pub const IGNORED: &str = "headwater-ignored";
 
 /// Tells an origin who asks: a caller whose key the edge knows. A stream that one caller started is none for another.
 pub const CALLER: &str = "x-headwater-caller";
-/// A start's key that the edge made for itself, so that two origins don't both generate. The client doesn't know it, and
+/// A chat's key that the edge made for itself, so that two origins don't both generate. The client doesn't know it, and
 /// can't come back with it: his leaving is a stop.
 pub const ATTEMPT: &str = "x-headwater-attempt";
 

@@ -220,7 +220,7 @@ impl Problem {
     pub fn chat_closed() -> Self {
         Self::new(
             Kind::Unauthorised,
-            "this edge holds no chats: its operator has to set CHAT = \"open\", or EDGE_KEYS and show a key of them",
+            "this edge holds no chats: its operator has to set CHAT = \"open\", or EDGE_KEYS, of which callers show one",
         )
     }
 
@@ -231,7 +231,7 @@ impl Problem {
 
     /// 403: the page is of another site, and not on the list of allowed origins.
     pub fn cross_site() -> Self {
-        Self::new(Kind::CrossSite, "this page may not start a stream here; the edge's ALLOWED_ORIGINS has to name it")
+        Self::new(Kind::CrossSite, "this page may not use this edge; the edge's ALLOWED_ORIGINS has to name it")
     }
 
     /// 403: the request's address has a host that the edge isn't set to answer to.
@@ -261,6 +261,11 @@ impl Problem {
     /// 502: what answered is no origin, or not as one answers.
     pub fn unusable_answer() -> Self {
         Self::new(Kind::OriginUnreachable, "what answered is no origin of streams; its operator has to mend it")
+    }
+
+    /// 502: the same, where a generation may have begun: nobody shall pay for another.
+    pub fn unusable_start() -> Self {
+        Self { permanent: true, ..Self::unusable_answer() }
     }
 
     /// 502: the origin refuses the edge's secret.

@@ -347,7 +347,7 @@ fn a_completion_is_a_stream_or_a_document_and_its_errors_are_piped() {
         }
     }
     for nothing in [answered(204, "", ""), answered(200, "text/html", ""), answered(200, json, "gzip")] {
-        assert_eq!(completion.judge(&nothing), Err(Refusal::Final(Problem::unusable_answer())), "{nothing:?}");
+        assert_eq!(completion.judge(&nothing), Err(Refusal::Final(Problem::unusable_start())), "{nothing:?}");
         assert_eq!(
             models.judge(&nothing),
             Err(Refusal::Next(Problem::unusable_answer())),
@@ -365,7 +365,7 @@ fn an_own_conversation_is_answered_as_a_start_is() {
     assert_eq!(plan.judge(&answered(200, "text/event-stream", "")), Ok(Worth::Pipe));
     assert_eq!(plan.judge(&answered(204, "", "")), Ok(Worth::Pipe));
     assert_eq!(plan.judge(&told(503, "application/problem+json", "overloaded")), Ok(Worth::Retell));
-    assert_eq!(plan.judge(&answered(200, "application/json", "")), Err(Refusal::Final(Problem::unusable_answer())));
+    assert_eq!(plan.judge(&answered(200, "application/json", "")), Err(Refusal::Final(Problem::unusable_start())));
     assert_eq!(
         plan.judge(&told(400, "application/json", "bad-request")),
         Err(Refusal::Next(Problem::unusable_answer()))

@@ -204,7 +204,8 @@ fn a_bad_key_is_refused() {
 
 #[test]
 fn a_cursor_has_two_names_in_a_query_and_the_first_wins() {
-    let cursor = |query: &str| start("GET", &format!("/simple?{query}"), &[]).cursor.expect("a cursor").text;
+    let cursor =
+        |query: &str| start("GET", &format!("/simple?{query}"), &[]).cursor.expect("a cursor").as_str().to_owned();
     assert_eq!(cursor(&format!("lastEventId={ID}.5")), format!("{ID}.5"));
     // The polyfill adds its newest cursor to the query that it was opened with.
     assert_eq!(cursor(&format!("last_event_id={ID}.3&lastEventId={ID}.5")), format!("{ID}.5"));

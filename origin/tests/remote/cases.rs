@@ -282,6 +282,22 @@ async fn a_server_that_refuses_a_field_is_asked_without_it_and_that_is_remembere
 }
 
 #[tokio::test]
+async fn a_schemas_name_in_a_refusal_is_no_fault_of_the_server() {
+    let said = "Invalid schema for response_format 'max_tokens': 'additionalProperties' is required";
+    let refusal = json!({ "error": { "message": said, "type": "invalid_request_error" } }).to_string();
+    let provider = Provider::spawn(Answer::status("400 Bad Request", "", &refusal)).await;
+    let process = OPENAI.origin(&provider, &[]).await;
+    let schema = json!({ "name": "max_tokens", "schema": { "type": "object" } });
+    let body = json!({
+        "model": OPENAI.model, "messages": [{ "role": "user", "content": "a" }],
+        "response_format": { "type": "json_schema", "json_schema": schema },
+    });
+    let response = process.origin.request(Method::POST, "/v1/chat/completions").json(&body).send().await.unwrap();
+    assert_eq!(response.status(), 400);
+    assert_eq!(response.headers()["headwater-problem"], "model-refused");
+}
+
+#[tokio::test]
 async fn a_request_that_a_kept_connection_lost_is_sent_once_more_on_a_new_one() {
     for protocol in &PROTOCOLS {
         let lost =
