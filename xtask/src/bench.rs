@@ -32,9 +32,9 @@ pub(crate) fn run(project: &Project, part: Option<Part>) -> Result<()> {
         npm: Some(Npm::AsLocked),
         edge: true,
         origin: Some(Embedded::Yes),
-        scripted: true,
-        clients: false,
+        for_tests: true,
         model: true,
+        ..Wanted::default()
     };
     prepare(project, &wanted)?;
 

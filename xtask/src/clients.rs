@@ -1,5 +1,5 @@
-//! The clients of `tests/readers` and `tests/clients`: Python's in virtual environments of their own, Rust's as examples of the
-//! origin's tests. Those of npm come with `node_modules`.
+//! Python's clients of `tests/readers` and `tests/clients`, in virtual environments of their own. Rust's are examples of the
+//! origin's tests; those of npm come with `node_modules`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -34,16 +34,6 @@ pub(crate) fn install_python(project: &Project, steps: &Steps<'_>) -> Result<()>
         })?;
     }
     Ok(())
-}
-
-/// Builds Rust's clients.
-pub(crate) fn build_rust(project: &Project, steps: &Steps<'_>) -> Result<()> {
-    steps.run("rust clients", |step| {
-        // Together with the origin, so that the dependencies of both are built once.
-        let packages = ["--package", "headwater-origin", "--package", "headwater-origin-testing"];
-        step.run(project.locked_cargo("build").arg("--release").args(packages).arg("--examples"))?;
-        Ok("built in release".to_owned())
-    })
 }
 
 /// Are Python's clients there, as the requirements name them?

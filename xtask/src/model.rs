@@ -64,14 +64,14 @@ pub(crate) fn fetch(project: &Project, steps: &Steps<'_>) -> Result<()> {
     })
 }
 
-/// Makes the model of the fetched file where it is missing.
-pub(crate) fn make(project: &Project, steps: &Steps<'_>) -> Result<()> {
+/// Makes the model of the fetched file where it is missing; with the program that is built for tests, where it is.
+pub(crate) fn make(project: &Project, steps: &Steps<'_>, is_built: bool) -> Result<()> {
     let model = path(project);
     if is_stamped(&model) {
         return Ok(());
     }
     steps.run("weights", |step| {
-        step.run(origin::quantize(project).arg(fetched(project)).arg(&model))?;
+        step.run(origin::quantize(project, is_built).arg(fetched(project)).arg(&model))?;
         set_stamp(&model)?;
         Ok(format!("made {MADE} of it, for many answers at once"))
     })

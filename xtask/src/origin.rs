@@ -30,16 +30,20 @@ pub(crate) fn build(project: &Project, steps: &Steps<'_>, embedded: Embedded) ->
     })
 }
 
-/// Builds the origin with a scripted model, for tests.
-pub(crate) fn build_scripted(project: &Project, steps: &Steps<'_>) -> Result<()> {
-    steps.run("scripted origin", |step| {
-        step.run(in_release(project, "build").args(["--example", "scripted"]))?;
+/// Builds what tests run: the origin, the origin with a scripted model, Rust's clients. All of the workspace at once, as
+/// `cargo test` does: with other packages dependencies have other features, and are built once more.
+pub(crate) fn build_for_tests(project: &Project, steps: &Steps<'_>) -> Result<()> {
+    steps.run("origins for tests", |step| {
+        step.run(project.locked_cargo("build").args(["--release", "--workspace", "--bins", "--examples"]))?;
         Ok("built in release".to_owned())
     })
 }
 
-/// The program that writes a model's weights anew; takes both paths.
-pub(crate) fn quantize(project: &Project) -> Command {
+/// The program that writes a model's weights anew; takes both paths. `is_built`: by [`build_for_tests`].
+pub(crate) fn quantize(project: &Project, is_built: bool) -> Command {
+    if is_built {
+        return project.command(project.target().join("release/examples/quantize"));
+    }
     let mut command = in_release(project, "run");
     command.args(["--example", "quantize", "--"]);
     command

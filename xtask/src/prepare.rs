@@ -20,10 +20,10 @@ pub(crate) struct Wanted {
     pub(crate) edge: bool,
     /// The origin's release binary
     pub(crate) origin: Option<Embedded>,
-    /// The origin with a scripted model
-    pub(crate) scripted: bool,
-    /// The foreign clients of the end-to-end tests; npm's come with node_modules
-    pub(crate) clients: bool,
+    /// What tests run: the origin, the origin with a scripted model, Rust's clients
+    pub(crate) for_tests: bool,
+    /// Python's clients; npm's come with node_modules
+    pub(crate) python: bool,
     /// The embedded model's file
     pub(crate) model: bool,
 }
@@ -47,23 +47,17 @@ pub(crate) fn prepare(project: &Project, wanted: &Wanted) -> Result<()> {
         if let Some(embedded) = wanted.origin {
             origin::build(project, steps, embedded)?;
         }
-        if wanted.scripted {
-            origin::build_scripted(project, steps)?;
-        }
-        if wanted.clients {
-            clients::build_rust(project, steps)?;
-        }
-        Ok(())
+        if wanted.for_tests { origin::build_for_tests(project, steps) } else { Ok(()) }
     };
     let fetch = || {
-        if wanted.clients {
+        if wanted.python {
             clients::install_python(project, steps)?;
         }
         if wanted.model { model::fetch(project, steps) } else { Ok(()) }
     };
     steps::side_by_side(&[&edge, &origin, &fetch])?;
     // Made by a program of the origin's.
-    if wanted.model { model::make(project, steps) } else { Ok(()) }
+    if wanted.model { model::make(project, steps, wanted.for_tests) } else { Ok(()) }
 }
 
 fn needs(project: &Project, wanted: &Wanted) -> Result<Vec<Need>> {
@@ -71,13 +65,13 @@ fn needs(project: &Project, wanted: &Wanted) -> Result<Vec<Need>> {
     if wanted.edge && !tools::has_worker_build(project)? {
         needs.push(packages::OPENSSL);
     }
-    if wanted.origin == Some(Embedded::Yes) || wanted.scripted || wanted.model {
+    if wanted.origin == Some(Embedded::Yes) || wanted.for_tests || wanted.model {
         needs.push(packages::EMBEDDED);
     }
     if wanted.model && !model::is_fetched(project) {
         needs.push(packages::PIP);
     }
-    if wanted.clients && !clients::has_python(project) {
+    if wanted.python && !clients::has_python(project) {
         needs.push(packages::VENV);
     }
     Ok(needs)

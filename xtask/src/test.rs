@@ -4,7 +4,6 @@ use anyhow::Result;
 use clap::ValueEnum;
 
 use crate::npm::Npm;
-use crate::origin::Embedded;
 use crate::prepare::{Wanted, prepare};
 use crate::project::Project;
 use crate::steps::say;
@@ -28,9 +27,8 @@ pub(crate) fn run(project: &Project, part: Option<Part>) -> Result<()> {
     let mut wanted = Wanted {
         npm: (runs(Part::Client) || runs(Part::E2e)).then_some(Npm::AsLocked),
         edge: runs(Part::E2e),
-        origin: runs(Part::E2e).then_some(Embedded::Yes),
-        scripted: runs(Part::E2e),
-        clients: runs(Part::E2e),
+        for_tests: with_model,
+        python: runs(Part::E2e),
         model: with_model,
         ..Wanted::default()
     };
