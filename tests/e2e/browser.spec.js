@@ -3,7 +3,7 @@
 
 import { expect, test } from "./fixtures.js";
 import { cuttable, freePort, sleep, spawnEdge, spawnOrigin, until } from "./servers.js";
-import { script } from "./streams.js";
+import { numbers, script } from "./streams.js";
 
 /** stream.js and EventSource come back after a second or so; whoever would ask again does within this. */
 const QUIET_MS = 10_000;
@@ -11,7 +11,6 @@ const TRANSPORTS = ["fetch", "eventsource"];
 /** Room for some tries of a client that waits twice as long after each. */
 const MENDED = { timeout: 90_000 };
 
-const numbers = (count) => Array.from({ length: count }, (_, n) => `${n} `).join("");
 const tokens = (count, every_ms) => script({ tokens: count, every_ms });
 const pageOf = (edge, topic) => `${edge.url}/?${new URLSearchParams({ topic })}`;
 const state = (page) => page.locator(".state");

@@ -3,7 +3,7 @@
 
 import { test as base, expect } from "@playwright/test";
 import { spawnEdge, spawnOrigin, until } from "./servers.js";
-import { script } from "./streams.js";
+import { numbers, script } from "./streams.js";
 
 const test = base.extend({
   /** An edge that is open for chats, and its origin. */
@@ -26,7 +26,6 @@ const test = base.extend({
   },
 });
 
-const numbers = (count) => Array.from({ length: count }, (_, n) => `${n} `).join("");
 const tokens = (count, every_ms) => script({ tokens: count, every_ms });
 /** The mean time between two tokens of an answer that something happens to. */
 const PACE_MS = 100;

@@ -147,14 +147,15 @@ function tokens(usage) {
 }
 
 /**
- * A proxy before a port, which records what passes. `cut()` breaks all that runs; `lies(text)` makes it lie: it ends each
- * answer cleanly once that text has passed.
+ * A proxy before a port, which records what passes. `cut()` breaks all that runs; `losesHeads()` makes it break the connection
+ * when a body's first answer has its head; `lies(text)` makes it lie: it ends each answer cleanly once that text has passed.
  * @param {number} port
  */
 export async function hop(port) {
   const passed = [];
   const sockets = new Set();
   let lie;
+  let losing = false;
   const server = http.createServer(async (req, res) => {
     const exchange = { method: req.method, url: req.url, headers: req.headers, body: "", status: 0, answer: {} };
     passed.push(exchange);
@@ -171,6 +172,7 @@ export async function hop(port) {
     far.once("error", () => res.destroy());
     far.once("response", (answer) => {
       Object.assign(exchange, { status: answer.statusCode, answer: answer.headers });
+      if (losing && passed.filter(({ body }) => body === exchange.body).length === 1) return res.destroy();
       res.writeHead(answer.statusCode, answer.headers);
       res.flushHeaders();
       answer.on("data", (part) => {
@@ -196,6 +198,7 @@ export async function hop(port) {
     /** The requests whose body holds a text. */
     passed: (text) => passed.filter(({ body }) => body.includes(text)),
     cut,
+    losesHeads: () => { losing = true; },
     lies: (after) => { lie = after; },
     end() {
       server.close();

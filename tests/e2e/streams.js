@@ -9,6 +9,9 @@ const FRAMED = { accept: "text/event-stream" };
 /** The topic that makes the scripted model say this: texts, pauses in ms, `{ tokens, every_ms }`, `{ fail }`, … */
 export const script = (...steps) => JSON.stringify(steps);
 
+/** What it says at `{ tokens: count }`. */
+export const numbers = (count) => Array.from({ length: count }, (_, n) => `${n} `).join("");
+
 /** A start's address. @param {{ url: string }} server */
 export const simple = ({ url }, topic, parameters = {}) => `${url}/simple?${new URLSearchParams({ topic, ...parameters })}`;
 

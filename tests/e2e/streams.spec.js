@@ -3,7 +3,7 @@
 
 import { expect, test } from "./fixtures.js";
 import { spawnOrigin, until } from "./servers.js";
-import { chunksOf, open, post, posted, problem, resume, script, simple, whole } from "./streams.js";
+import { chunksOf, numbers, open, post, posted, problem, resume, script, simple, whole } from "./streams.js";
 import { withFiles } from "./workerd.js";
 
 test.use({ runtime: "workerd" });
@@ -16,7 +16,6 @@ const PROMPT_MS = 10_000;
 /** Longer than an edge or a browser waits for anything. */
 const SILENCE_MS = 40_000;
 
-const numbers = (count) => Array.from({ length: count }, (_, n) => `${n} `).join("");
 const stop = (edge, place) => fetch(edge.url + place, { method: "DELETE" });
 
 test.describe("what a model says", () => {
