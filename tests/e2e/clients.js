@@ -55,22 +55,16 @@ export const test = base.extend({
     await edge.end();
     await origin.end();
   }, { scope: "worker", timeout: 240_000 }],
-  /** Gives what ends with the test. */
-  start: async ({}, use) => {
-    const running = [];
-    await use(async (server) => {
-      running.push(await server);
-      return running.at(-1);
-    });
-    for (const server of running.reverse()) await server.end();
-  },
 });
 
-/** Asks each reader for an answer by script. @param {{ usage?: boolean }} options and the job's own members */
-export function ask(clients, readers, url, steps, { usage = false, request, ...job } = {}) {
+/**
+ * Asks each reader for an answer by script.
+ * @param {{ usage?: boolean, history?: object[], request?: object }} options what was said before, more of the request; and the job's own members
+ */
+export function ask(clients, readers, url, steps, { usage = false, history = [], request, ...job } = {}) {
   return readers.map((reader) => {
     const marker = `${reader.name} ${randomUUID()}`;
-    const messages = [{ role: "system", content: "Be brief." }, { role: "user", content: `${marker} ${script(...steps)}` }];
+    const messages = [{ role: "system", content: "Be brief." }, ...history, { role: "user", content: `${marker} ${script(...steps)}` }];
     const options = usage && reader.mode !== "whole" ? { stream_options: { include_usage: true } } : {};
     return { ...reader, marker, job: clients.run(reader, { url, request: { model: "scripted", messages, ...options, ...request }, ...job }) };
   });

@@ -1,27 +1,14 @@
 // What the edge decides by itself: settings, hosts, pages, foreign servers, keys, health. Under `workerd serve`, an edge for each.
 
-import { connect } from "node:net";
-import { expect, test as base } from "./fixtures.js";
+import { expect, test } from "./fixtures.js";
 import { SECRET, fakeOrigin, sleep, spawnOrigin, until } from "./servers.js";
-import { ask, open, post, posted, problem, script, simple, whole } from "./streams.js";
+import { ask, open, post, posted, problem, raw, script, simple, whole } from "./streams.js";
 import { spawnWorkerd } from "./workerd.js";
 
 const FINE = 'data: {"chunk":"fine"}\n\n';
 const EVENT_STREAM = { "content-type": "text/event-stream" };
 const stream = (response) => response.writeHead(200, EVENT_STREAM).end(FINE);
 const html = (status) => (response) => response.writeHead(status, { "content-type": "text/html" }).end("<html>");
-
-/** Gives what ends with the test. */
-const test = base.extend({
-  start: async ({}, use) => {
-    const running = [];
-    await use(async (server) => {
-      running.push(await server);
-      return running.at(-1);
-    });
-    for (const server of running.reverse()) await server.end();
-  },
-});
 
 test.describe("a foreign server", () => {
   test("is asked when the own origin is away, and gets neither the secret nor the visitor's address", async ({ start }) => {
@@ -328,18 +315,3 @@ async function hanging(onRequest) {
     }),
   };
 }
-
-/** The answer's head to a request as it is written here. */
-const raw = (port, request) => new Promise((resolve, reject) => {
-  const socket = connect(port, "127.0.0.1", () => socket.write(request.includes("\r\n\r\n") ? request : `${request}\r\n\r\n`));
-  let answer = "";
-  socket.setEncoding("latin1").on("data", (text) => {
-    answer += text;
-    if (!answer.includes("\r\n\r\n")) return;
-    if (/^HTTP\/1.1 100 /.test(answer)) answer = answer.slice(answer.indexOf("\r\n\r\n") + 4);
-    if (!answer.includes("\r\n\r\n")) return;
-    socket.destroy();
-    resolve(answer);
-  });
-  socket.once("error", reject).once("end", () => resolve(answer));
-});

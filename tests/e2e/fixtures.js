@@ -33,6 +33,16 @@ export const test = base.extend({
   /** An edge that counts starts. */
   limited: sharedEdge(["a"], { RATE_LIMIT: "on" }),
 
+  /** Gives what ends with the test: `await start(spawnOrigin())`. */
+  start: async ({}, use) => {
+    const running = [];
+    await use(async (server) => {
+      running.push(await server);
+      return running.at(-1);
+    });
+    for (const server of running.reverse()) await server.end();
+  },
+
   /** The scripted origin behind `edge`, new for each test. */
   origin: async ({ edge, flags }, use) => {
     const origin = await spawnOrigin({ port: edge.ports.a, flags });

@@ -1,12 +1,12 @@
 // OpenAI's API at the edge, asked by its real clients: models, keys, what is refused and with what words, pages of other sites,
 // and the README's examples.
 
-import { createHash, randomUUID } from "node:crypto";
+import { randomUUID } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { createServer } from "node:http";
 import { build } from "esbuild";
 import { PROGRAMS, READERS, SDKS, ask, expect, hop, retries, test } from "./clients.js";
-import { ROOT, spawnEdge, spawnGroup, spawnOrigin } from "./servers.js";
+import { KEY, OTHER_KEY, ROOT, digest, spawnEdge, spawnGroup, spawnOrigin } from "./servers.js";
 import { whole } from "./streams.js";
 import { spawnWorkerd } from "./workerd.js";
 
@@ -14,9 +14,8 @@ import { spawnWorkerd } from "./workerd.js";
 const LIBRARIES = Object.keys(PROGRAMS).filter((program) => program.startsWith("openai"));
 /** What the scripted model says without a script. */
 const LINE = "In a line, and then one more.";
-/** A key for each of two callers. */
-const [KEY, OTHER_KEY] = ["key-of-the-first-caller", "key-of-the-second-caller"];
-const digest = (key) => createHash("sha256").update(key).digest("hex");
+/** What the message for a conversation over the model's context says. */
+const TOO_LONG = "the prompt is longer than the model's context; send a shorter one";
 const bearer = (key) => ({ authorization: `Bearer ${key}` });
 
 test.describe("models", () => {

@@ -1,7 +1,7 @@
 // Servers for the tests: origins, edges and an origin that lies. All on loopback.
 
 import { spawn } from "node:child_process";
-import { randomInt } from "node:crypto";
+import { createHash, randomInt } from "node:crypto";
 import { cpSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { createServer } from "node:http";
 import { connect, createServer as createSocket } from "node:net";
@@ -10,6 +10,9 @@ import { fileURLToPath } from "node:url";
 export const ROOT = fileURLToPath(new URL("../..", import.meta.url));
 /** What edge and origin share. Given to both by hand, so that no file of the checkout matters. */
 export const SECRET = "end-to-end-0123456789abcdef";
+/** A key for each of two callers, and what an edge knows of one. */
+export const [KEY, OTHER_KEY] = ["sk-one-of-the-tests", "sk-another-of-the-tests"];
+export const digest = (key) => createHash("sha256").update(key).digest("hex");
 /** What the edges of this process are made of and keep. */
 const FOLDER = `${ROOT}target/e2e/edge-${process.pid}`;
 process.once("exit", () => rmSync(FOLDER, { recursive: true, force: true }));
@@ -53,12 +56,15 @@ const isFree = (port) => new Promise((resolve) => {
 
 export const sleep = (ms) => new Promise((resolve) => { setTimeout(resolve, ms); });
 
-/** Waits until `condition` gives something true, and gives it back. @template T @param {() => T | Promise<T>} condition */
+/**
+ * Waits until `condition` gives something true, and gives it back.
+ * @template T @param {() => T | Promise<T>} condition @param {string | (() => string)} [what] is waited for
+ */
 export async function until(condition, what = condition.toString(), ms = 60_000) {
   for (const start = Date.now(); ;) {
     const held = await condition();
     if (held) return held;
-    if (Date.now() - start > ms) throw new Error(`never: ${what}`);
+    if (Date.now() - start > ms) throw new Error(`never: ${typeof what === "function" ? what() : what}`);
     await sleep(POLL_MS);
   }
 }
@@ -117,7 +123,8 @@ export async function spawnEdge({ origins, vars = {}, port, config = deployment(
  * for the probe it answers itself.
  * @param {(response: import("node:http").ServerResponse, request: Recorded) => void} answer
  * @param {number} [port]
- * @typedef {{ method: string, url: string, headers: Record<string, string>, rawHeaders: string[], body: string }} Recorded
+ * @typedef {{ method: string, url: string, headers: Record<string, string>, rawHeaders: string[], bytes: Buffer, body: string }} Recorded
+ *   `bytes`, `body`: empty until all of it is there
  */
 export async function fakeOrigin(answer, port) {
   const requests = /** @type {Recorded[]} */ ([]);
@@ -125,11 +132,17 @@ export async function fakeOrigin(answer, port) {
     if (req.url === "/healthz") return res.writeHead(200, { "content-type": "application/json" }).end('{"status":"ok"}');
     if (req.url.endsWith(PROBE)) return res.writeHead(404, { "content-type": "application/problem+json" }).end("{}");
     const { method, url, headers, rawHeaders } = req;
-    const request = { method, url, headers, rawHeaders, body: "" };
-    res.on("error", () => {});
-    req.on("error", () => {});
-    for await (const part of req) request.body += part;
+    const request = { method, url, headers, rawHeaders, bytes: Buffer.alloc(0), body: "" };
     requests.push(request);
+    res.on("error", () => {});
+    const parts = [];
+    try {
+      for await (const part of req) parts.push(part);
+    } catch {
+      return;
+    }
+    request.bytes = Buffer.concat(parts);
+    request.body = request.bytes.toString();
     answer(res, request);
   });
   await new Promise((resolve, reject) => server.once("error", reject).listen(port ?? 0, "127.0.0.1", resolve));

@@ -1,6 +1,7 @@
 // Streams as a client reads them that is not ours.
 
 import http from "node:http";
+import { connect } from "node:net";
 import { createParser } from "eventsource-parser";
 import { until } from "./servers.js";
 
@@ -147,3 +148,18 @@ export function ask(url, { method = "GET", headers = {}, write = (request) => re
     write(request);
   });
 }
+
+/** The answer's head to a request as it is written here. */
+export const raw = (port, request) => new Promise((resolve, reject) => {
+  const socket = connect(port, "127.0.0.1", () => socket.write(request.includes("\r\n\r\n") ? request : `${request}\r\n\r\n`));
+  let answer = "";
+  socket.setEncoding("latin1").on("data", (text) => {
+    answer += text;
+    if (!answer.includes("\r\n\r\n")) return;
+    if (/^HTTP\/1.1 100 /.test(answer)) answer = answer.slice(answer.indexOf("\r\n\r\n") + 4);
+    if (!answer.includes("\r\n\r\n")) return;
+    socket.destroy();
+    resolve(answer);
+  });
+  socket.once("error", reject).once("end", () => resolve(answer));
+});
