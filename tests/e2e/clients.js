@@ -96,11 +96,18 @@ function start([program, file, ...args]) {
   const quiet = { no_proxy: "*", NO_PROXY: "*", PYTHONDONTWRITEBYTECODE: "1", OPENAI_API_KEY: undefined, OPENAI_BASE_URL: undefined };
   const group = spawnGroup(program, [FOLDER + file, ...args], quiet, "pipe");
   const jobs = [];
+  const stray = [];
   let rest = "";
+  // It may end before it has read a job.
+  group.stdin.on("error", () => {});
   group.stdout.on("data", (part) => {
     const lines = (rest + part).split("\n");
     rest = lines.pop();
     for (const line of lines) {
+      if (!line.startsWith('{"job":')) {
+        stray.push(line);
+        continue;
+      }
       const { job, text, end } = JSON.parse(line);
       if (text !== undefined) jobs[job].texts.push(text);
       if (end) jobs[job].end = end;
@@ -115,7 +122,7 @@ function start([program, file, ...args]) {
         if (condition()) return true;
         if (group.ended()) throw new Error(`${file} has ended: ${group.output().slice(-2_000)}`);
         return false;
-      }, `${what} of ${file} ${args}, ${job.mode}: ${group.output().slice(-500)}`, 150_000);
+      }, () => `${what} of ${file} ${args}, ${job.mode}: ${[...stray, group.output().slice(-500)].join("\n")}`, 150_000);
       return {
         /** The texts so far. */
         get text() { return state.texts.join(""); },
