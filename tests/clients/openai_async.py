@@ -1,32 +1,20 @@
 from jobs import run
 from openai import AsyncOpenAI
-
-
-def connect(job):
-    retries = {"max_retries": job["retries"]} if "retries" in job else {}
-    client = AsyncOpenAI(base_url=job["url"], api_key=job["key"], default_headers=job.get("headers"), **retries)
-    if job.get("idempotent"):
-        client._idempotency_header = "Idempotency-Key"
-    return client
+from openai_common import connect, note, read
 
 
 async def stream(job, say, end):
-    async with await connect(job).chat.completions.create(**job["request"], stream=True) as stream:
+    async with await connect(job, AsyncOpenAI).chat.completions.create(**job["request"], stream=True) as stream:
         async for chunk in stream:
-            end |= {"id": chunk.id, "model": chunk.model}
-            if chunk.usage:
-                end["usage"] = chunk.usage.model_dump()
-            for choice in chunk.choices:
-                if choice.finish_reason:
-                    end["finish"] = choice.finish_reason
-                if choice.delta.content:
-                    say(choice.delta.content)
-            if job.get("leave") and chunk.choices and chunk.choices[0].delta.content:
-                break
+            text = read(chunk, end)
+            if text:
+                say(text)
+                if job.get("leave"):
+                    break
 
 
 async def helper(job, say, end):
-    async with connect(job).chat.completions.stream(**job["request"]) as stream:
+    async with connect(job, AsyncOpenAI).chat.completions.stream(**job["request"]) as stream:
         async for event in stream:
             if event.type == "chunk":
                 end["id"] = event.chunk.id
@@ -34,28 +22,23 @@ async def helper(job, say, end):
                 say(event.delta)
                 if job.get("leave"):
                     return
-        completion = await stream.get_final_completion()
-    end |= {"model": completion.model, "finish": completion.choices[0].finish_reason}
-    if completion.usage:
-        end["usage"] = completion.usage.model_dump()
+        note(await stream.get_final_completion(), end)
 
 
 async def whole(job, say, end):
-    completion = await connect(job).chat.completions.create(**job["request"])
-    end |= {"id": completion.id, "model": completion.model, "finish": completion.choices[0].finish_reason}
-    end["request"] = completion._request_id
-    if completion.usage:
-        end["usage"] = completion.usage.model_dump()
+    completion = await connect(job, AsyncOpenAI).chat.completions.create(**job["request"])
+    note(completion, end)
+    end |= {"id": completion.id, "request": completion._request_id}
     say(completion.choices[0].message.content)
 
 
 async def models(job, say, end):
-    async for model in connect(job).models.list():
+    async for model in connect(job, AsyncOpenAI).models.list():
         say(f"{model.id}\n")
 
 
 async def model(job, say, end):
-    model = await connect(job).models.retrieve(job["request"]["model"])
+    model = await connect(job, AsyncOpenAI).models.retrieve(job["request"]["model"])
     end |= {"id": model.id, "object": model.object, "owned_by": model.owned_by}
 
 

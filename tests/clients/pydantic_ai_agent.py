@@ -1,6 +1,7 @@
 from jobs import run, told
 from openai import AsyncOpenAI
 from pydantic_ai import Agent
+from pydantic_ai.messages import ModelRequest, ModelResponse, TextPart, UserPromptPart
 from pydantic_ai.models.openai import OpenAIChatModel
 from pydantic_ai.providers.openai import OpenAIProvider
 
@@ -14,13 +15,23 @@ def connect(job):
     return Agent(model, instructions=system, model_settings=settings)
 
 
+def said(job):
+    """What an agent runs on: the last message, and those before it."""
+    *before, last = [message for message in job["request"]["messages"] if message["role"] != "system"]
+    return {"user_prompt": last["content"], "message_history": [past(**message) for message in before]}
+
+
+def past(role, content):
+    return ModelRequest(parts=[UserPromptPart(content)]) if role == "user" else ModelResponse(parts=[TextPart(content)])
+
+
 def note(response, end):
     end |= {"id": response.provider_response_id, "model": response.model_name, "finish": response.finish_reason}
     end["usage"] = {"input": response.usage.input_tokens, "output": response.usage.output_tokens}
 
 
 async def stream(job, say, end):
-    async with connect(job).run_stream(job["request"]["messages"][-1]["content"]) as result:
+    async with connect(job).run_stream(**said(job)) as result:
         async for text in result.stream_text(delta=True, debounce_by=None):
             if text:
                 say(text)
@@ -30,7 +41,7 @@ async def stream(job, say, end):
 
 
 async def whole(job, say, end):
-    result = await connect(job).run(job["request"]["messages"][-1]["content"])
+    result = await connect(job).run(**said(job))
     note(result.response, end)
     say(result.output)
 
