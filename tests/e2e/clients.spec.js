@@ -4,7 +4,7 @@
 import { randomUUID } from "node:crypto";
 import { READERS, SDKS, STREAMED, ask, expect, hop, retries, test } from "./clients.js";
 import { SECRET, spawnOrigin, until } from "./servers.js";
-import { numbers, script, whole } from "./streams.js";
+import { numbers, open, post, script, whole } from "./streams.js";
 import { spawnWorkerd } from "./workerd.js";
 
 /** Three heartbeats, nearly. */
@@ -73,6 +73,35 @@ test.describe("a whole answer", () => {
     }
   });
 
+  test("is one to a conversation whose turns come through as they are", async ({ clients, start }) => {
+    const origin = await start(spawnOrigin());
+    const far = await start(hop(origin.port));
+    const edge = await start(spawnWorkerd({ origins: { a: far.url }, vars: { CHAT: "open" } }));
+    const history = [{ role: "user", content: "Name a river." }, { role: "assistant", content: "The Rhine." }];
+    for (const { name, job, marker } of ask(clients, READERS, `${edge.url}/v1`, ["fine"], { history })) {
+      expect(await job.outcome(), name).toMatchObject({ text: "fine", finish: "stop" });
+      const [{ body }] = far.passed(marker);
+      expect(JSON.parse(body).messages, name).toEqual([
+        { role: "system", content: "Be brief." }, ...history, { role: "user", content: expect.stringContaining(marker) },
+      ]);
+    }
+  });
+
+  test("that the own dialect has begun is theirs too who show its key", async ({ clients, site }) => {
+    const key = randomUUID();
+    const before = await site.origin.streams();
+    const request = { model: "scripted", messages: [{ role: "user", content: `own ${script("one, ", { tokens: 20, every_ms: 100 })}` }] };
+    const own = await open(`${site.edge.url}/chat`, post(request, { "idempotency-key": key }));
+    await own.reach(1);
+    for (const { name, job } of READERS.map((reader) => ({ ...reader, job: clients.run(reader, { url: site.url, request, headers: { "Idempotency-Key": key } }) }))) {
+      const { text, finish, error } = await job.outcome();
+      expect({ text, finish, error }, name).toEqual({ text: `one, ${numbers(20)}`, finish: "stop" });
+    }
+    await own.end;
+    expect([own.text, own.terminal.data.finish]).toEqual([`one, ${numbers(20)}`, "stop"]);
+    expect((await site.origin.streams()).started - before.started).toBe(1);
+  });
+
   test("is the same for all who show one key, in whatever mode, and is generated once", async ({ clients, site }) => {
     const key = randomUUID();
     const before = await site.origin.streams();
@@ -108,6 +137,17 @@ test.describe("a failure is one for every client", () => {
       }
     });
   }
+
+  test("of the edge's, a 500 that won't mend, is asked for once", async ({ clients, start }) => {
+    const edge = await start(spawnWorkerd({ origins: {}, vars: { CHAT: "open", ORIGINS: "a" } }));
+    const way = await start(hop(edge.port));
+    // Vercel's looks at the status alone.
+    const readers = READERS.filter(({ program }) => !program.startsWith("ai,"));
+    for (const { name, job, program, mode, marker } of ask(clients, readers, `${way.url}/v1`, ["x"])) {
+      expectFailure({ name, program, mode }, await job.outcome(), { status: 500, code: "internal", type: "server_error" });
+      expect(way.passed(marker).map(({ answer }) => answer["x-should-retry"]), name).toEqual(["false"]);
+    }
+  });
 
   test("a wait that the model's provider asks for is a 429 with Retry-After", async ({ clients, site, start }) => {
     const way = await start(hop(site.edge.port));
