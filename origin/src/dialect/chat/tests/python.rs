@@ -1,5 +1,6 @@
-//! A model of the decoder in `openai` for Python (`_streaming.py`, 3.57.0): lines as `splitlines` has them, an event at every
-//! blank line once an id or a retry time was seen, and JSON expected in each.
+//! A model of the decoder in `openai` for Python (`_streaming.py`), stricter than those of 1.109.1 and 3.57.0: a line ends
+//! wherever `str.splitlines` finds an end, and once an id or a retry time was seen, every blank line ends an event. These two
+//! know CR and LF alone, and forget the retry time with each event. JSON is expected in each.
 
 /// Decodes a stream's bytes.
 #[derive(Default)]
