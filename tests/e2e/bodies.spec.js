@@ -52,7 +52,7 @@ test.describe("a body", () => {
     });
   }
 
-  test("that doesn't come is a 400 after 10 s, in each shape", async ({ start, behind }) => {
+  test("that doesn't come is a 400 after 30 s, in each shape", async ({ start, behind }) => {
     const origin = await start(fakeOrigin(either));
     const edge = await behind(OPEN, origin);
     const since = performance.now();
@@ -63,7 +63,7 @@ test.describe("a body", () => {
     const [openai, own] = await Promise.all([slow(COMPLETIONS), slow("/chat")]);
     expectOpenAiError(openai, 400, "bad-request");
     expectOwnProblem(own, 400, "bad-request");
-    expect(performance.now() - since).toBeGreaterThanOrEqual(9_900);
+    expect(performance.now() - since).toBeGreaterThanOrEqual(29_900);
     expect(origin.requests).toEqual([]);
   });
 
