@@ -2,6 +2,7 @@
 // The page: asks for a poem, shows it as it arrives, and how it arrived.
 // A reload goes on with the same answer: its id is in the address; until the id is known, its key is in the history's state.
 
+import { randomKey } from "./fetch.js";
 import { openStream, resumeStream, StreamError } from "./stream.js";
 import { write } from "./text.js";
 import { createTimeline } from "./timeline.js";
@@ -69,7 +70,7 @@ function ask(key) {
   const variables = { topic: topic.value.trim() };
   if (answer.running) stop();
   else if (unanswered?.topic === variables.topic) key ??= unanswered.key;
-  key ??= crypto.getRandomValues(new Uint32Array(4)).join("-");
+  key ??= randomKey();
   unanswered = { key, ...variables };
   history.replaceState({ key }, "", `?${new URLSearchParams(variables)}`);
   show(origin, (options) => openStream("/simple", variables, { key, ...options }));

@@ -62,6 +62,11 @@ async function* textOf(response, connection) {
   }
 }
 
+/** A start's: 128 bits. Not `randomUUID`, which pages on plain HTTP don't have. */
+export function randomKey() {
+  return crypto.getRandomValues(new Uint8Array(16)).join("-");
+}
+
 /** One request. Throws any answer but a 2xx. @param {string} url @param {RequestInit} init @param {AbortController} connection */
 export async function ask(url, init, connection) {
   const request = fetch(url, { cache: "no-store", ...init, signal: connection.signal });

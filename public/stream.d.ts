@@ -56,7 +56,7 @@ export interface ResumeOptions extends Options {
 }
 
 export interface Result {
-  /** `stop`: the model ended; `length`: a limit did; `stopped`: somebody did. Absent where the server doesn't say. */
+  /** `stop`: the model ended; `length`: a limit did; `content-filter`: its provider did; `stopped`: somebody did. Absent where the server doesn't say. */
   finish?: string;
   usage?: { input_tokens?: number; output_tokens?: number };
   /** Measured by the server. */
@@ -99,10 +99,14 @@ export class StreamError extends Error {
   readonly retryAfter?: number;
 }
 
+/** What a start at this address takes: at `/chat` a conversation. */
+export type Variables<Url> = Url extends `${string}/chat` ? Conversation : Conversation | Record<string, unknown>;
+
 /** Starts a stream: `openStream("/simple", { topic: "cat" })`. Asks at once, and reads on as it is iterated.
  * A query in the address is variables too: `openStream("/simple?topic=cat")`.
- * At `/chat` the variables are a conversation, as it is at this moment: `openStream("/chat", { messages: [{ role: "user", content: "Hi" }] })`. */
-export function openStream(url: string | URL, variables?: Conversation | Record<string, unknown>, options?: StartOptions): Stream;
+ * At `/chat` the variables are a conversation, as it is at this moment: `openStream("/chat", { messages: [{ role: "user", content: "Hi" }] })`.
+ * Throws a `TypeError` at once where they are more than JSON holds. */
+export function openStream<Url extends string | URL>(url: Url, variables?: Variables<Url>, options?: StartOptions): Stream;
 
 /** Follows a stream that exists: `resumeStream("/streams/ID")`, an address without a query. Throws `not-found` when that can't be one. */
 export function resumeStream(url: string | URL, options?: ResumeOptions): Stream;

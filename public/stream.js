@@ -11,7 +11,7 @@
 // error.js has what is thrown, stream.d.ts the types. The file is long because the states of one stream share what it has read.
 
 import { fault, malformed, StreamError } from "./error.js";
-import { ask, readByFetch } from "./fetch.js";
+import { ask, randomKey, readByFetch } from "./fetch.js";
 
 export { StreamError };
 
@@ -55,7 +55,7 @@ const REPLACED = fault("network", "Replaced");
 /** @typedef {{ url: string, variables?: any, body?: string, key?: any, cursor?: any }} Start  With a cursor, it has been started already. */
 
 /** @type {typeof import("./stream.d.ts").openStream} */
-export function openStream(url, variables = {}, { key = randomKey(), ...options } = {}) {
+export function openStream(url, variables = /** @type {any} */ ({}), { key = randomKey(), ...options } = {}) {
   const [path, query] = String(url).split("#")[0].split(/\?(.*)/s);
   const all = { ...Object.fromEntries(new URLSearchParams(query)), ...variables };
   // A POST's variables are in its body alone, which is written now: a conversation may have grown when a start is repeated.
@@ -373,11 +373,6 @@ function follow({ signal, transport, onState, onReasoning, base }, start) {
  * @template T @param {((what: T) => void) | undefined} listener @param {T} what */
 async function tell(listener, what) {
   listener?.(what);
-}
-
-/** 128 bits. Not `randomUUID`, which pages on plain HTTP don't have. */
-function randomKey() {
-  return crypto.getRandomValues(new Uint8Array(16)).join("-");
 }
 
 /** Where a proxy serves the edge under a prefix, `/streams/ID` has that prefix too. @param {string} url of a start @param {string} [base] */

@@ -36,3 +36,7 @@ openStream("/simple", {}, { transport: "websocket" });
 openStream("/simple").then();
 // @ts-expect-error getters only
 openStream("/simple").id = "other";
+// @ts-expect-error a message has a role
+openStream("/chat", { messages: [{ content: "Hi" }] });
+// @ts-expect-error a conversation has messages
+openStream(`${"https://example.com"}/chat`, { topic: "cat" });
