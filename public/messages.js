@@ -5,7 +5,12 @@
 import { write } from "./text.js";
 
 /** How an answer ended that didn't end by itself. @type {Record<string, string>} */
-const NOTES = { length: "It ended at the length limit.", stopped: "Stopped.", failed: "Not finished." };
+const NOTES = {
+  length: "It ended at the length limit.",
+  "content-filter": "The model’s filter ended it.",
+  stopped: "Stopped.",
+  failed: "Not finished.",
+};
 
 /** @typedef {ReturnType<typeof newAnswer>} Answer */
 /** @typedef {import("./conversation.js").Message} Message */

@@ -6,31 +6,32 @@
 const SENTENCE_END = /[.!?…:;]["”’')\]]*\s|\n|[。！？]/g;
 /** A longer sentence is read out in parts. */
 const LONGEST_CHARS = 300;
+const PARTS = new RegExp(`.{1,${LONGEST_CHARS}}(?=\\s|$)|.{1,${LONGEST_CHARS}}`, "gsu");
 /** The browser has told the screen reader by then; who walks through the page finds the answer in its place only. */
 const GONE_MS = 5_000;
 
 /** @param {HTMLElement} region a live region that nobody sees */
 export function createSpeaker(region) {
   let rest = ""; // not yet read out
-  let timer = 0;
 
   /** @param {number} end */
   function say(end) {
-    const text = rest.slice(0, end).trim();
+    const parts = rest.slice(0, end).match(PARTS) ?? [];
     rest = rest.slice(end);
-    if (!text || document.hidden) return;
-    const paragraph = document.createElement("p");
-    paragraph.textContent = text;
-    region.append(paragraph);
-    clearTimeout(timer);
-    timer = setTimeout(() => region.replaceChildren(), GONE_MS);
+    if (document.hidden) return;
+    for (const text of parts.map((part) => part.trim()).filter(Boolean)) {
+      const paragraph = document.createElement("p");
+      paragraph.textContent = text;
+      region.append(paragraph);
+      setTimeout(() => paragraph.remove(), GONE_MS);
+    }
   }
 
   return {
     /** @param {string} text */
     add(text) {
       rest += text;
-      let end = rest.length > LONGEST_CHARS ? rest.lastIndexOf(" ") + 1 || rest.length : 0;
+      let end = rest.length > LONGEST_CHARS ? rest.lastIndexOf(" ", LONGEST_CHARS) + 1 || LONGEST_CHARS : 0;
       for (const { index, 0: { length } } of rest.matchAll(SENTENCE_END)) end = index + length;
       if (end) say(end);
     },

@@ -67,12 +67,14 @@ export function describe(state, { begun, known }) {
   }
 }
 
-/** @param {string | undefined} finish @param {number} tokens @param {number | undefined} took ms @param {boolean} replayed */
-export function conclude(finish, tokens, took, replayed) {
-  const how = { length: "Ended at the length limit", stopped: "Stopped" }[finish ?? ""] ?? "Finished";
-  const count = `${tokens.toLocaleString("en")} token${tokens === 1 ? "" : "s"}`;
-  if (replayed) return `Replayed: ${count} in ${duration(took ?? 0)}.`;
-  return took ? `${how}: ${count} in ${duration(took)}.` : `${how}: ${count}.`;
+/** How an answer ended that didn't end by itself. @type {Record<string, string>} */
+const ENDS = { length: "Ended at the length limit", "content-filter": "Ended by the model’s filter", stopped: "Stopped" };
+
+/** @param {string | undefined} finish @param {number | undefined} [tokens] @param {number | undefined} [took] ms @param {boolean} [replayed] */
+export function conclude(finish, tokens, took, replayed = false) {
+  const how = replayed ? "Replayed" : ENDS[finish ?? ""] ?? "Finished";
+  const count = tokens === undefined ? "" : `: ${tokens.toLocaleString("en")} token${tokens === 1 ? "" : "s"}`;
+  return `${how}${count}${took ? ` in ${duration(took)}` : ""}.`;
 }
 
 /** @param {number} ms */

@@ -133,7 +133,10 @@ test("what was read of an answer belongs to its start alone", () => {
 /** A live region, and what was read out. */
 function region(t, hidden = false) {
   t.mock.timers.enable({ apis: ["setTimeout"] });
-  const document = { hidden, createElement: () => ({ textContent: "" }) };
+  const document = {
+    hidden,
+    createElement: () => ({ textContent: "", remove() { shown.splice(shown.indexOf(this), 1); } }),
+  };
   Object.assign(globalThis, { document });
   t.after(() => Reflect.deleteProperty(globalThis, "document"));
   const heard = [];
@@ -165,19 +168,26 @@ test("cut in any way, what is read out is the answer", (t) => {
   }
 });
 
-test("text without an end of a sentence is read out in parts", (t) => {
+test("text without an end of a sentence is read out in parts, all of it", (t) => {
   const { heard, speaker } = region(t);
+  const text = "word ".repeat(200) + "x".repeat(700);
   for (let n = 0; n < 200; n++) speaker.add("word ");
-  assert.ok(heard.length >= 3);
-  speaker.add("x".repeat(400));
-  assert.ok(heard.at(-1).endsWith("word") || heard.at(-1).endsWith("x"));
+  assert.ok(heard.length >= 3, "before its end");
+  speaker.add("x".repeat(700));
+  speaker.end();
+  assert.equal(heard.join("").replace(/\s/g, ""), text.replace(/\s/g, ""));
+  for (const part of heard) assert.ok(part.length <= 300, `${part.length}`);
 });
 
-test("what was read out is gone a little later, and in the background nothing is", (t) => {
+test("what was read out is gone a little later, however much follows, and in the background nothing is", (t) => {
   const { shown, speaker } = region(t);
   speaker.add("One. ");
-  assert.equal(shown.length, 1);
-  t.mock.timers.tick(5_000);
+  t.mock.timers.tick(3_000);
+  speaker.add("Two. ");
+  assert.equal(shown.length, 2);
+  t.mock.timers.tick(2_000);
+  assert.deepEqual(shown.map(({ textContent }) => textContent), ["Two."]);
+  t.mock.timers.tick(3_000);
   assert.equal(shown.length, 0);
   t.mock.timers.reset();
   const unseen = region(t, true);
