@@ -11,8 +11,14 @@ export function createScroll(endButton) {
 
   const isAtEnd = () => document.documentElement.scrollHeight - innerHeight - scrollY <= AT_END_PX;
 
+  /** @param {boolean} isFollowing */
+  function follow(isFollowing) {
+    following = isFollowing;
+    if (endButton.hidden !== following) endButton.hidden = following; // set again, it would be a change of the page, in each frame
+  }
+
   function toEnd() {
-    following = endButton.hidden = true;
+    follow(true);
     scrollTo(0, document.documentElement.scrollHeight);
   }
 
@@ -21,10 +27,9 @@ export function createScroll(endButton) {
   addEventListener("resize", () => { if (following) toEnd(); }); // before the scroll event of a keyboard that opens
   addEventListener("scroll", () => {
     // Text that came since is no reason not to follow it; who scrolls up has one.
-    if (isAtEnd()) following = true;
-    else if (scrollY < lastY) following = false;
+    if (isAtEnd()) follow(true);
+    else if (scrollY < lastY) follow(false);
     lastY = scrollY;
-    endButton.hidden = following;
   }, { passive: true });
   endButton.addEventListener("click", toEnd);
   for (const type of ["resize", "scroll"]) globalThis.visualViewport?.addEventListener(type, aboveKeyboard);
