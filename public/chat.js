@@ -4,18 +4,21 @@
 // that was reloaded.
 
 import { copied } from "./clipboard.js";
-import { answered, asked, askedAgain, begun, bodyOf, createStore, KEPT, moved } from "./conversation.js";
+import { composes, createComposer } from "./composer.js";
+import { answered, asked, askedAgain, begun, bodyOf, createStore, isTooLong, KEPT, moved, refused } from "./conversation.js";
+import { randomKey } from "./fetch.js";
 import { createMessages } from "./messages.js";
 import { createScroll } from "./scroll.js";
 import { createSpeaker } from "./spoken.js";
+import { createStatus } from "./status.js";
 import { openStream, resumeStream, StreamError } from "./stream.js";
+import { replace } from "./text.js";
 import { conclude, describe, explain, IN_CHAT } from "./words.js";
 
 /** What was read is kept this often, for a page that ends without a word. */
 const KEEP_MS = 5_000;
-/** A tab that has started an answer knows its stream by then, or is gone: another one asks in its place, with the same key. */
+/** Where no tab knows the stream of a start by then, another one asks too, with the same key: it comes to the same answer. */
 const TAKEOVER_MS = 10_000;
-const COUNTDOWN_MS = 250;
 const COPIED_MS = 2_000;
 
 const element = (/** @type {string} */ id) => /** @type {HTMLElement} */ (document.getElementById(id));
@@ -23,7 +26,8 @@ const question = /** @type {HTMLTextAreaElement} */ (element("question"));
 const sendButton = element("btnSend");
 const stopButton = /** @type {HTMLButtonElement} */ (element("btnStop"));
 const againButton = element("btnAgain");
-const state = element("state");
+const composer = createComposer(question, send);
+const status = createStatus(element("state"), element("countdown"), element("passing"));
 const messages = createMessages(element("log"), { regenerate: again, copy });
 const scroll = createScroll(element("btnEnd"));
 const speaker = createSpeaker(element("spoken"));
@@ -40,11 +44,11 @@ const newRun = (key, shown) => ({
   shown,
   stream: /** @type {Stream | undefined} */ (undefined),
   leaving: new AbortController(),
+  question: "", // that this tab has sent
   timer: /** @type {any} */ (0), // until the start of another tab is taken over
   since: performance.now(),
   resumed: false, // the beginning was seen by another page, so times are the server's
   count: 0, // of texts
-  nextAt: 0, // when the next connection is tried
 });
 
 /** The answer that this tab follows. */
@@ -54,18 +58,12 @@ element("ask").addEventListener("submit", (event) => {
   event.preventDefault();
   send();
 });
-question.addEventListener("keydown", (event) => {
-  // Safari tells the Enter that ends a composition by its code only.
-  if (event.key !== "Enter" || event.shiftKey || event.isComposing || event.keyCode === 229) return;
-  event.preventDefault();
-  send();
-});
-question.addEventListener("input", grow);
-addEventListener("keydown", ({ key, isComposing }) => { if (key === "Escape" && !isComposing) stop(); });
+addEventListener("keydown", (event) => { if (event.key === "Escape" && !composes(event)) stop(); });
 stopButton.addEventListener("click", stop);
 againButton.addEventListener("click", () => againButton.dataset.does === "anew" ? begin() : again());
 element("btnNew").addEventListener("click", begin);
 element("btnBack").addEventListener("click", back);
+element("btnForget").addEventListener("click", forget);
 element("btnEnd").addEventListener("click", () => {
   if (matchMedia("(pointer: fine)").matches) question.focus(); // it would open a phone's keyboard
 });
@@ -74,20 +72,19 @@ addEventListener("pageshow", ({ persisted }) => { if (persisted) show(store.load
 addEventListener("pagehide", keepPartial);
 document.addEventListener("visibilitychange", () => { if (document.hidden) keepPartial(); });
 setInterval(keepPartial, KEEP_MS);
-setInterval(countDown, COUNTDOWN_MS);
-grow();
 say("idle", "");
 show(store.load(), true);
 
 /** Sends what is written. */
 function send() {
-  const text = question.value.trim();
+  const { text } = composer;
   const conversation = store.load();
   if (!text) return;
-  if (conversation.running) return say("", "Wait for the end of the answer, or stop it first.");
-  question.value = "";
-  grow();
+  if (conversation.running) return status.pass("Wait for the end of the answer, or stop it first.");
+  if (isTooLong(text)) return status.pass("That is too long to be sent.");
+  composer.clear();
   start(asked(conversation, text, randomKey()));
+  if (run) run.question = text;
 }
 
 /** Asks the last question again. */
@@ -106,9 +103,14 @@ function start(conversation) {
 /** Begins a new conversation. */
 function begin() {
   const conversation = store.load();
-  store.saveBefore(run ? answered(conversation, run.key, { ...run.shown.content, note: "stopped" }) : conversation);
+  // Where the only question was refused, there is nothing to go back to.
+  if (conversation.messages.length) {
+    store.saveBefore(run ? answered(conversation, run.key, { ...run.shown.content, note: "stopped" }) : conversation);
+  }
   stop();
   run = undefined; // it reads on until its stop has arrived
+  speaker.forget();
+  store.forgetPartial();
   change(begun(conversation));
   say("idle", "A new conversation.");
   question.focus();
@@ -122,6 +124,14 @@ function back() {
   question.focus();
 }
 
+/** Forgets the conversation before the new one. */
+function forget() {
+  store.forgetBefore();
+  show(store.load());
+  status.pass("It is forgotten.");
+  question.focus();
+}
+
 function stop() {
   if (!run) return;
   const mine = run;
@@ -129,8 +139,10 @@ function stop() {
   // A tab that doesn't know the stream asks the one that does.
   change(moved(store.load(), { key: mine.key, stopping: true }));
   mine.stream?.stop().catch((error) => {
-    if (run === mine) say("", `It can’t be stopped. ${explain(error, IN_CHAT).what}`);
-    else mine.leaving.abort();
+    if (run !== mine) return mine.leaving.abort();
+    status.pass(`It can’t be stopped. ${explain(error, IN_CHAT).what}`);
+    say(mine.stream?.state ?? "");
+    change(moved(store.load(), { key: mine.key, stopping: false }));
   });
 }
 
@@ -146,12 +158,10 @@ function change(conversation, starts) {
  *   has started it may be this one before its reload
  */
 function show(conversation, starts = false) {
-  const { running, failure } = conversation;
+  const { running } = conversation;
   if (run && run.key !== running?.key) {
     leave(run, conversation);
     run = undefined;
-    speaker.forget();
-    say("idle", "");
   }
   messages.show(conversation);
   place(conversation);
@@ -159,13 +169,24 @@ function show(conversation, starts = false) {
   if (running) follow(conversation, running, starts);
 }
 
-/** Another tab was faster with the end of an answer, or has begun another conversation.
+/** Another tab was faster: with the end of the answer, with another question, or it has begun another conversation.
  * @param {NonNullable<typeof run>} mine @param {Conversation} conversation */
-function leave({ key, stream, leaving, timer }, { messages, failure }) {
+function leave({ key, shown, stream, leaving, timer, question }, { messages, running, failure }) {
   clearTimeout(timer);
-  const isWanted = failure || messages.some(({ id }) => id === key);
-  if (isWanted || !stream) leaving.abort();
+  const find = (/** @type {string} */ wanted) => messages.find(({ id }) => id === wanted);
+  const kept = find(key);
+  if (kept || failure || !stream) leaving.abort();
   else stream.stop().catch(() => leaving.abort());
+  if (kept) {
+    speaker.add(kept.content.slice(shown.text.length));
+    speaker.end();
+  } else {
+    speaker.forget();
+    if (running && !find(`${key}?`)) composer.giveBack(question);
+  }
+  if (failure) say("failed");
+  else if (kept) sayEnd(kept.note);
+  else say("idle", "");
 }
 
 /** What stands around the messages. @param {Conversation} conversation */
@@ -174,18 +195,19 @@ function place({ messages, dropped, failure }) {
   const isEmpty = !messages.length;
   element("welcome").hidden = !isEmpty;
   element("btnNew").hidden = isEmpty;
-  element("btnBack").hidden = !isEmpty || !store.before().messages.length;
+  element("before").hidden = !isEmpty || !store.before().messages.length;
+  element("unkept").hidden = isEmpty || store.survives;
   element("problem").hidden = !failure;
   if (!failure) return;
-  write(element("problemWhat"), failure.what);
-  write(element("problemTodo"), failure.todo);
-  write(againButton, failure.again);
+  replace(element("problemWhat"), failure.what);
+  replace(element("problemTodo"), failure.todo);
+  replace(againButton, failure.again);
   againButton.hidden = !failure.again;
   againButton.dataset.does = failure.anew ? "anew" : "again";
 }
 
 /** Reads the running answer: its stream, or a start where none is known yet. @param {Conversation} conversation @param {Running} running @param {boolean} starts */
-function follow(conversation, { key, id, stopping }, starts) {
+function follow(conversation, { key, id, stopping, notBefore = 0 }, starts) {
   if (!run) {
     run = newRun(key, messages.begin(key));
     say("connecting");
@@ -196,6 +218,7 @@ function follow(conversation, { key, id, stopping }, starts) {
     return;
   }
   clearTimeout(mine.timer);
+  const wait = (stopping ? 0 : Math.max(notBefore - Date.now(), 0)) + (starts ? 0 : TAKEOVER_MS);
   if (id) {
     const partial = store.partial(key, id);
     if (partial) {
@@ -204,14 +227,14 @@ function follow(conversation, { key, id, stopping }, starts) {
     }
     mine.resumed = true;
     read(mine, (options) => resumeStream(`/streams/${id}`, { cursor: partial?.cursor, ...options }));
-  } else if (starts && stopping) {
+  } else if (wait) {
+    mine.resumed = true;
+    mine.timer = setTimeout(() => { if (run === mine) show(store.load(), true); }, wait);
+  } else if (stopping) {
     mine.resumed = true;
     over(mine, { finish: "stopped" }); // its page is gone, and nobody wants it
-  } else if (starts) {
-    read(mine, (options) => openStream("/chat", bodyOf(conversation), { key, ...options }));
   } else {
-    mine.resumed = true;
-    mine.timer = setTimeout(() => { if (run === mine) show(store.load(), true); }, TAKEOVER_MS);
+    read(mine, (options) => openStream("/chat", bodyOf(conversation), { key, ...options }));
   }
   if (stopping) /** @type {Stream | undefined} */ (mine.stream)?.stop().catch(() => {});
 }
@@ -247,21 +270,28 @@ async function read(mine, open) {
 
 /** @param {NonNullable<typeof run>} mine @param {import("./stream.js").Result} result */
 function over({ key, shown, since, resumed, count }, { finish, usage, timing }) {
-  const tokens = usage?.output_tokens ?? count;
+  const tokens = usage?.output_tokens ?? (resumed ? undefined : count);
   const took = timing?.total_ms ?? (resumed ? undefined : performance.now() - since);
   end(answered(store.load(), key, { ...shown.content, ...finish && finish !== "stop" && { note: finish } }));
-  say(finish === "stopped" ? "stopped" : "done", conclude(finish, tokens, took, false));
+  sayEnd(finish, tokens, took);
 }
 
 /** @param {NonNullable<typeof run>} mine @param {unknown} error */
 function failed({ key, shown, stream }, error) {
   const words = explain(error, IN_CHAT);
   const anew = error instanceof StreamError && /\/too-l(ong|arge)$/.test(error.type);
-  // A refusal is an answer too; where none came, this key may stand for one.
-  const isUnanswered = !stream?.id && error instanceof StreamError && error.retryable;
-  const failure = { ...words, again: anew ? "New conversation" : words.again || "Ask again", anew, ...isUnanswered && { key } };
+  const isUnanswered = !stream?.id && !shown.text && error instanceof StreamError;
+  const again = anew ? "New conversation" : words.again;
+  const conversation = store.load();
   say("failed");
-  end(answered(store.load(), key, { ...shown.content, note: "failed" }, failure));
+  if (isUnanswered && !error.retryable) {
+    if (conversation.running?.key === key) composer.giveBack(conversation.messages.at(-1)?.content ?? "");
+    end(refused(conversation, key, { ...words, again: anew ? again : "", anew }));
+  } else {
+    // Where no answer came, this key may stand for one.
+    const failure = { ...words, again: again || "Ask again", anew, ...isUnanswered && { key } };
+    end(answered(conversation, key, { ...shown.content, note: "failed" }, failure));
+  }
 }
 
 /** The answer is over. @param {Conversation} conversation */
@@ -275,28 +305,21 @@ function end(conversation) {
 /** @param {import("./stream.js").StateChange} change */
 function move({ state: to, delay = 0 }) {
   if (!run) return;
-  const { stream, key } = run;
-  run.nextAt = to === "reconnecting" ? performance.now() + delay : 0;
+  const { stream: { id } = {}, key } = run;
   const conversation = store.load();
-  if (stream?.id && conversation.running?.key === key && !conversation.running.id) store.save(moved(conversation, { key, id: stream.id }));
-  if (!/done|stopped|failed|left/.test(to)) say(to);
+  const known = id ? { key, id } : { key, notBefore: Date.now() + delay };
+  if (conversation.running?.key === key && !conversation.running.id) store.save(moved(conversation, known));
+  if (to === "streaming" || to === "reconnecting") say(to, undefined, delay);
 }
 
-/** Announced by screen readers: changes with the state, never with a token. @param {string} to empty: the same state, in other words @param {string} [words] */
-function say(to, words = describe(to, { begun: !!run?.shown.text, known: !!run?.stream?.id })) {
-  if (to) /** @type {HTMLElement} */ (state.parentElement).dataset.state = to;
-  write(state, words);
+/** @param {string} to @param {string} [words] @param {number} [delay] */
+function say(to, words = describe(to, { begun: !!run?.shown.text, known: !!run?.stream?.id }), delay) {
+  status.say(to, words, delay);
 }
 
-/** The same words again would be announced again. @param {HTMLElement} place @param {string} words */
-function write(place, words) {
-  if (place.textContent !== words) place.textContent = words;
-}
-
-function countDown() {
-  const left = (run?.nextAt ?? 0) - performance.now();
-  const words = left > 1000 ? `(${Math.ceil(left / 1000)} s)` : "";
-  write(element("countdown"), words);
+/** @param {string} [finish] @param {number} [tokens] @param {number} [took] ms */
+function sayEnd(finish, tokens, took) {
+  say(finish === "stopped" ? "stopped" : "done", conclude(finish, tokens, took));
 }
 
 /** An answer is being written. @param {boolean} isBusy */
@@ -319,18 +342,7 @@ function keepPartial() {
 /** @param {string} text @param {HTMLButtonElement} button */
 async function copy(text, button) {
   const isCopied = await copied(text);
-  const words = isCopied ? "Copied" : "Not copied";
-  button.textContent = words;
-  say("", isCopied ? "Copied." : "This browser doesn’t let the page copy.");
+  button.textContent = isCopied ? "Copied" : "Not copied";
+  status.pass(isCopied ? "Copied." : "This browser doesn’t let the page copy.");
   setTimeout(() => { button.textContent = "Copy"; }, COPIED_MS);
-}
-
-/** The field is as high as its text: its box holds the same, unseen. */
-function grow() {
-  /** @type {HTMLElement} */ (question.parentElement).dataset.text = question.value;
-}
-
-/** 128 bits. */
-function randomKey() {
-  return crypto.getRandomValues(new Uint32Array(4)).join("-");
 }

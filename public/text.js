@@ -1,5 +1,5 @@
 // @ts-check
-// Streamed text in the page.
+// Text in the page: streamed, or in place of another.
 
 /** A block of text ends at a line end behind so many characters: what a token changes is laid out with its block alone. */
 const BLOCK_CHARS = 400;
@@ -16,4 +16,9 @@ export function write(output, text) {
     }
     /** @type {Text} */ (block).appendData(line);
   }
+}
+
+/** The same words again would be announced again. @param {HTMLElement} place @param {string} words */
+export function replace(place, words) {
+  if (place.textContent !== words) place.textContent = words;
 }

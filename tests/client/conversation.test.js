@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { answered, asked, askedAgain, begun, bodyOf, createStore, EMPTY, KEPT, moved } from "../../public/conversation.js";
+import { answered, asked, askedAgain, begun, bodyOf, createStore, EMPTY, isTooLong, KEPT, moved, refused } from "../../public/conversation.js";
 import { createSpeaker } from "../../public/spoken.js";
 
 const contents = ({ messages }) => messages.map(({ content }) => content);
@@ -47,17 +47,45 @@ test("of two tabs that reach an answer's end, the first keeps it; a late one cha
   assert.deepEqual(moved(next, { key: "l", id: "a-1" }).running, { key: "l", id: "a-1" });
 });
 
-test("what is kept is bounded: the oldest questions go with their answers, and that is said", () => {
-  const long = "x".repeat(100_000);
-  const conversation = asked(talk("one", long, "two", long, "three", long), "four", "k");
-  assert.deepEqual(contents(conversation), ["two", long, "three", long, "four"]);
-  assert.equal(conversation.dropped, true);
-  assert.equal(answered(conversation, "k", { content: "!" }).dropped, true);
+test("what is sent and kept is bounded: the oldest questions go with their answers, once an answer has come, and that is said", () => {
+  const long = "x".repeat(300_000);
+  const conversation = asked(talk("one", long, "two", long), "three", "k");
+  const whole = answered(conversation, "k", { content: long });
+  assert.deepEqual(contents(conversation), ["one", long, "two", long, "three"]);
+  assert.ok(!conversation.dropped);
+  assert.deepEqual([contents(whole), whole.dropped], [["two", long, "three", long], true]);
+  assert.deepEqual(contents(bodyOf(asked(whole, "four", "l"))), ["two", long, "three", long, "four"]);
+  assert.equal(asked(whole, "four", "l").dropped, true);
   assert.ok(!talk("one", "two").dropped);
 });
 
-test("however long, the newest question stays", () => {
-  assert.equal(contents(asked(talk("one", "two"), "x".repeat(300_000), "k")).length, 1);
+test("the server gets fewer messages than it takes, and a question first", () => {
+  const words = Array.from({ length: 1_100 }, (_, n) => `${n}`);
+  const { messages } = bodyOf(asked(talk(...words), "last", "k"));
+  assert.ok(messages.length > 800 && messages.length < 1_000, `${messages.length}`);
+  assert.deepEqual([messages[0].role, messages.at(-1)?.content], ["user", "last"]);
+  assert.ok(talk(...words).messages.length < 1_000);
+});
+
+for (const [what, character] of [["ASCII", "x"], ["of three bytes", "水"], ["control characters", "\u0001"], ["halves of pairs", "\ud800"]]) {
+  test(`${what}: the body of a start is smaller than 1 MiB, and no question is taken that would make it larger`, () => {
+    for (const length of [20_000, 100_000, 240_000]) {
+      const text = character.repeat(length);
+      if (isTooLong(text)) continue;
+      const conversation = talk(...Array.from({ length: 51 }, () => text));
+      assert.ok(new TextEncoder().encode(JSON.stringify(bodyOf(conversation))).length < 1 << 20);
+    }
+    assert.ok(isTooLong(character.repeat(800_000)));
+  });
+}
+
+test("a question that is refused for good goes, and what was said before stays", () => {
+  const failure = { what: "Too long.", todo: "", again: "" };
+  const before = talk("one", "two");
+  const conversation = asked(before, "x".repeat(700_000), "k");
+  const after = refused(conversation, "k", failure);
+  assert.deepEqual([contents(after), after.running, after.failure], [["one", "two"], undefined, failure]);
+  assert.equal(refused(after, "k", failure), after, "another tab was faster");
 });
 
 function fakeStorage(kept = {}) {
@@ -85,8 +113,15 @@ for (const [what, kept] of [
 }
 
 test("what another hand has written is taken where it makes sense", () => {
-  const kept = { messages: [{ id: "1", role: "user", content: "Hi" }, { id: "2", role: "system", content: "x" }, { role: "user" }, null], running: 7, failure: {} };
-  assert.deepEqual(createStore(() => fakeStorage({ [KEPT]: JSON.stringify(kept) })).load(), { turn: 0, messages: [{ id: "1", role: "user", content: "Hi" }] });
+  const question = { id: "1", role: "user", content: "Hi" };
+  for (const [kept, taken] of [
+    [{ messages: [question, { id: "2", role: "system", content: "x" }, { role: "user" }, null], running: 7, failure: {} }, {}],
+    [{ messages: [{ ...question, reasoning: 7, note: {}, more: 1 }], turn: "many", running: { key: 7 }, failure: { what: 7 } }, {}],
+    [{ messages: [question, { ...question }], running: { key: "k", id: 7, stopping: "no", notBefore: "soon" } }, { running: { key: "k" } }],
+    [{ messages: [question], failure: { what: "Oh.", todo: 7, again: null, key: [] } }, { failure: { what: "Oh.", todo: "", again: "" } }],
+  ]) {
+    assert.deepEqual(createStore(() => fakeStorage({ [KEPT]: JSON.stringify(kept) })).load(), { turn: 0, messages: [question], ...taken });
+  }
 });
 
 test("a tab that is late, and writes over a new conversation the end of the one before, is put right", () => {
@@ -108,17 +143,76 @@ test("what was cleared from the browser stays cleared", () => {
   assert.deepEqual(contents(store.load()), []);
 });
 
+test("a conversation that begins after the browser was cleared is newer than one that another tab still shows", (t) => {
+  t.mock.timers.enable({ apis: ["Date"], now: 1_000_000 });
+  const storage = fakeStorage();
+  const [one, other] = [createStore(() => storage), createStore(() => storage)];
+  one.save(talk("a", "b", "c", "d", "e", "f"));
+  other.load();
+  t.mock.timers.tick(1_000);
+  storage.removeItem(KEPT);
+  one.save(asked(one.load(), "new", "k"));
+  assert.deepEqual(contents(other.load()), ["new"]);
+});
+
+test("a conversation that is gone back to has no answer under way", () => {
+  assert.equal(begun(EMPTY, asked(EMPTY, "Hi", "k")).running, undefined);
+});
+
 test("where the browser keeps nothing, or its space is full, the page's own memory does", () => {
   const full = { ...fakeStorage({ [KEPT]: JSON.stringify(talk("old")) }), setItem() { throw new Error("full"); } };
   for (const storage of [() => { throw new Error("forbidden"); }, () => full]) {
     const store = createStore(storage);
+    assert.ok(store.survives);
     store.save(talk("new"));
+    assert.ok(!store.survives);
     assert.deepEqual(contents(store.load()), ["new"]);
     store.savePartial({ key: "k", cursor: "a.1", text: "so", reasoning: "" });
     assert.equal(store.partial("k", "a")?.text, "so");
     store.forgetPartial();
     assert.equal(store.partial("k", "a"), undefined);
   }
+});
+
+test("a full browser gives up the conversation before and what was read, for the conversation itself", () => {
+  const storage = fakeStorage();
+  const store = createStore(() => storage);
+  store.saveBefore(talk("before"));
+  store.savePartial({ key: "k", cursor: "a.1", text: "so", reasoning: "" });
+  storage.setItem = (name, value) => {
+    if (Object.keys(storage.kept).some((other) => other !== name)) throw new Error("full");
+    storage.kept[name] = value;
+  };
+  store.save(talk("Hi"));
+  assert.ok(store.survives);
+  assert.deepEqual(contents(createStore(() => storage).load()), ["Hi"]);
+  assert.deepEqual(Object.keys(storage.kept), [KEPT]);
+});
+
+test("what only memory holds gives way to a newer conversation of another tab, and is kept when there is room", (t) => {
+  t.mock.timers.enable({ apis: ["Date"], now: 1_000_000 });
+  const storage = fakeStorage();
+  const setItem = storage.setItem;
+  const store = createStore(() => ({ ...storage, setItem: (...pair) => { throw new Error(`full ${pair}`); } }));
+  const mine = asked(EMPTY, "mine", "k");
+  store.save(mine);
+  createStore(() => storage).save(asked(mine, "newer", "l"));
+  assert.deepEqual(contents(store.load()), ["mine", "newer"]);
+  let isFull = true;
+  const other = createStore(() => ({ ...storage, setItem: (...pair) => { if (isFull) throw new Error("full"); setItem(...pair); } }));
+  other.save(asked(other.load(), "newest", "m"));
+  isFull = false;
+  assert.deepEqual(contents(other.load()), ["mine", "newer", "newest"]);
+  assert.ok(other.survives);
+});
+
+test("what is to be forgotten leaves nothing of the conversation before", () => {
+  const storage = fakeStorage();
+  const store = createStore(() => storage);
+  store.saveBefore(talk("secret"));
+  store.savePartial({ key: "k", cursor: "a.1", text: "secret", reasoning: "" });
+  store.forgetBefore();
+  assert.deepEqual([storage.kept, store.before()], [{}, EMPTY]);
 });
 
 test("what was read of an answer belongs to its start alone", () => {

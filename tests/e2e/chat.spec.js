@@ -35,7 +35,9 @@ const questions = (page) => page.getByRole("article", { name: "You" });
 const answers = (page) => page.getByRole("article", { name: "Answer" });
 const textOf = (article) => article.locator(".text");
 const button = (page, name) => page.getByRole("button", { name, exact: true });
-const status = (page) => page.getByRole("status");
+const status = (page) => page.locator("#state[role=status]");
+/** What is said beside the state, for a while. */
+const passing = (page) => page.locator("#passing[role=status]");
 const becomes = (page, to) => expect(page.locator(".state")).toHaveAttribute("data-state", to);
 /** All of the last answer's text. */
 const says = (page, text) => expect.poll(() => textOf(answers(page).last()).textContent()).toBe(text);
@@ -44,6 +46,17 @@ const shows = (page, text) => expect(textOf(answers(page).last())).toContainText
 async function send(page, text) {
   await question(page).fill(text);
   await question(page).press("Enter");
+}
+
+/** What a screen reader is told of the answers, from now on. @returns {Promise<() => Promise<string[]>>} */
+async function hearing(page) {
+  await page.evaluate(() => {
+    window.heard = [];
+    new MutationObserver((records) => {
+      for (const { addedNodes } of records) for (const node of addedNodes) heard.push(node.textContent);
+    }).observe(document.getElementById("spoken"), { childList: true });
+  });
+  return () => page.evaluate(() => heard);
 }
 
 /** The bodies and keys of a page's starts. */
@@ -57,8 +70,8 @@ function startsOf(page) {
 
 /** Answers a start as another server would, once. */
 const once = (page, answer) => page.route("**/chat", answer, { times: 1 });
-const refused = (status, type, more = {}) => (route) => route.fulfill({
-  status, contentType: "application/problem+json", body: JSON.stringify({ type: `/problems/${type}`, title: type, status, retryable: status >= 500, ...more }),
+const refused = (status, type, headers = {}) => (route) => route.fulfill({
+  status, headers: { "content-type": "application/problem+json", ...headers }, body: JSON.stringify({ type: `/problems/${type}`, title: type, status, retryable: status >= 500 }),
 });
 
 test("an answer arrives token by token, and the next start carries what was said", async ({ tab, started }) => {
@@ -137,8 +150,11 @@ for (const [how, stop] of [["Stop", (tab) => button(tab, "Stop").click()], ["Esc
 test("while an answer is written, nothing else is sent and nothing is lost", async ({ tab, started }) => {
   await send(tab, script("One ", 600_000));
   await says(tab, "One ");
+  // The Escape of an input method.
+  for (const init of [{ isComposing: true }, { keyCode: 229 }]) await question(tab).dispatchEvent("keydown", { key: "Escape", bubbles: true, ...init });
   await send(tab, "another");
-  await expect(status(tab)).toHaveText("Wait for the end of the answer, or stop it first.");
+  await expect(passing(tab)).toHaveText("Wait for the end of the answer, or stop it first.");
+  await expect(status(tab)).toHaveText("Writing…");
   await expect(question(tab)).toHaveValue("another");
   await expect(questions(tab)).toHaveCount(1);
   await tab.keyboard.press("Escape");
@@ -198,6 +214,8 @@ test("a second tab shows the same conversation, follows the running answer, and 
   for (const page of [tab, second]) {
     await expect(button(page, "Send")).toBeVisible();
     await expect(answers(page).last()).toContainText("Stopped.");
+    await becomes(page, "stopped");
+    await expect(status(page)).toHaveText(/^Stopped/);
   }
   await chat.origin.idle();
   expect(await textOf(answers(second).last()).textContent()).toBe(await textOf(answers(tab).last()).textContent());
@@ -211,13 +229,45 @@ test("a tab that is open learns of a question in another one, follows its answer
   await shows(second, "3 ");
   expect((await textOf(answers(second)).textContent()).length).toBeLessThan(numbers(30).length);
   for (const page of [tab, second]) await says(page, numbers(30));
-  for (const page of [tab, second]) await expect(button(page, "Send")).toBeVisible();
+  for (const page of [tab, second]) {
+    await expect(button(page, "Send")).toBeVisible();
+    await becomes(page, "done");
+    await expect(status(page)).toHaveText(/^Finished/);
+  }
   await send(second, script("From the second."));
   for (const page of [tab, second]) {
     await says(page, "From the second.");
     await expect(answers(page)).toHaveCount(2);
   }
   expect(await started()).toBe(2);
+});
+
+test("the tab that is second to an answer's end reads the rest of it out, and says how it ended", async ({ chat, tab, context }) => {
+  const second = await context.newPage();
+  await second.goto(`${chat.url}/chat.html`);
+  const heard = await hearing(second);
+  await second.route("**/streams/*", () => {}); // it reads nothing by itself
+  await send(tab, script("It is early. ", "The river sleeps"));
+  await becomes(tab, "done");
+  await becomes(second, "done");
+  await says(second, "It is early. The river sleeps");
+  await expect(status(second)).toHaveText("Finished.");
+  expect((await heard()).join(" ")).toBe("It is early. The river sleeps");
+});
+
+test("of two tabs that ask at once, the one whose question isn't kept has it in its field again", async ({ chat, tab, context }) => {
+  const second = await context.newPage();
+  await second.goto(`${chat.url}/chat.html`);
+  await send(tab, script("One ", 600_000));
+  await says(tab, "One ");
+  // As localStorage shows it to a tab that was a moment too early.
+  await second.evaluate(() => {
+    const { turn } = JSON.parse(localStorage.getItem("headwater.chat"));
+    const messages = [{ id: "k?", role: "user", content: "theirs" }, { id: "k", role: "assistant", content: "So." }, { id: "l?", role: "user", content: "and?" }];
+    localStorage.setItem("headwater.chat", JSON.stringify({ messages, turn: turn + 1_000, running: { key: "l" } }));
+  });
+  await expect(question(tab)).toHaveValue(script("One ", 600_000));
+  await chat.origin.idle();
 });
 
 for (const [what, name] of [["stopped", "Stop"], ["left for a new conversation", "New conversation"]]) {
@@ -266,16 +316,18 @@ test("Copy copies an answer as the model wrote it, and says so", async ({ chat, 
   await send(tab, script(text));
   await becomes(tab, "done");
   await button(tab, "Copy").click();
-  await expect(status(tab)).toHaveText("Copied.");
+  await expect(passing(tab)).toHaveText("Copied.");
+  await expect(status(tab), "what it says stays").toHaveText(/^Finished/);
   await expect(button(tab, "Copied")).toBeVisible();
   await expect(button(tab, "Copy")).toBeVisible();
+  await expect(passing(tab), "so that it is announced again").toHaveText("");
   expect(await tab.evaluate(() => navigator.clipboard.readText())).toBe(text);
   // As on a page on plain HTTP.
   await tab.evaluate(() => Object.defineProperty(navigator, "clipboard", { value: undefined }));
   await send(tab, script("Another."));
   await says(tab, "Another.");
   await button(tab, "Copy").last().click();
-  await expect(status(tab)).toHaveText("Copied.");
+  await expect(passing(tab)).toHaveText("Copied.");
   await expect(button(tab, "Copied")).toBeFocused();
   await question(tab).press("ControlOrMeta+V");
   await expect(question(tab)).toHaveValue("Another.");
@@ -334,6 +386,112 @@ for (const [type, status, sentences] of [
   });
 }
 
+test("a question that is refused for good stands in the field again, and spoils nothing", async ({ tab }) => {
+  await send(tab, script("Before."));
+  await becomes(tab, "done");
+  const starts = startsOf(tab);
+  await once(tab, refused(400, "bad-request"));
+  await send(tab, "unfit");
+  await expect(tab.getByRole("alert")).toContainText("The server doesn’t accept this message.");
+  await expect(question(tab)).toHaveValue("unfit");
+  await expect(questions(tab)).toHaveCount(1);
+  await expect(tab.getByRole("alert").getByRole("button")).toHaveCount(0);
+  await send(tab, script("Well."));
+  await says(tab, "Well.");
+  await expect(tab.getByRole("alert")).toBeHidden();
+  expect(starts.at(-1).messages.map(({ content }) => content)).toEqual([script("Before."), "Before.", script("Well.")]);
+});
+
+test("a question that no server would take isn't sent, and stays in the field", async ({ tab, started }) => {
+  await send(tab, script("Before."));
+  await becomes(tab, "done");
+  await question(tab).fill("x".repeat(800_000));
+  await button(tab, "Send").click();
+  await expect(passing(tab)).toHaveText("That is too long to be sent.");
+  expect((await question(tab).inputValue()).length).toBe(800_000);
+  await expect(questions(tab)).toHaveCount(1);
+  await expect(answers(tab)).toHaveCount(1);
+  expect(await started()).toBe(1);
+});
+
+test("an answer that the model's filter ended says so", async ({ tab }) => {
+  await once(tab, (route) => route.fulfill({
+    contentType: "text/event-stream",
+    body: 'data: {"chunk":"Half an "}\n\nevent: done\ndata: {"finish":"content-filter"}\n\n',
+  }));
+  await send(tab, "Go on.");
+  await says(tab, "Half an ");
+  await expect(answers(tab)).toContainText("The model’s filter ended it.");
+  await expect(status(tab)).toHaveText(/^Ended by the model’s filter: 1 token/);
+});
+
+test("after a stop that failed the answer goes on, and nothing stops it later", async ({ tab }) => {
+  await send(tab, tokens(6_000, PACE_MS));
+  await shows(tab, "3 ");
+  let stops = 0;
+  await tab.route("**/streams/*", (route) => {
+    if (route.request().method() !== "DELETE") return route.fallback();
+    stops++;
+    return refused(400, "bad-request")(route);
+  });
+  await tab.keyboard.press("Escape");
+  await expect(passing(tab)).toContainText("It can’t be stopped.");
+  await expect(status(tab)).toHaveText("Writing…");
+  const sent = stops;
+  await tab.evaluate(() => dispatchEvent(new StorageEvent("storage", { key: "headwater.chat" })));
+  const seen = (await textOf(answers(tab)).textContent()).length;
+  await expect.poll(async () => (await textOf(answers(tab)).textContent()).length).toBeGreaterThan(seen + 10);
+  expect(stops).toBe(sent);
+  await tab.unroute("**/streams/*");
+  await tab.keyboard.press("Escape");
+  await becomes(tab, "stopped");
+});
+
+test("a start that the server has asked to wait isn't sent sooner by a page that was reloaded", async ({ tab, started }) => {
+  const starts = startsOf(tab);
+  await once(tab, refused(503, "overloaded", { "retry-after": "4" }));
+  await send(tab, script("At last."));
+  await becomes(tab, "reconnecting");
+  const since = Date.now();
+  await tab.reload();
+  await says(tab, "At last.");
+  expect(Date.now() - since).toBeGreaterThan(3_000);
+  expect(new Set(starts.map(({ key }) => key)).size).toBe(1);
+  expect(await started()).toBe(1);
+});
+
+test("a browser that keeps nothing shows that a reload loses the conversation", async ({ tab }) => {
+  const warning = tab.getByText("This browser can’t keep this conversation: a reload loses it.");
+  await tab.evaluate(() => { Storage.prototype.setItem = () => { throw new DOMException("full", "QuotaExceededError"); }; });
+  await expect(warning).toBeHidden();
+  await send(tab, script("Well."));
+  await says(tab, "Well.");
+  await becomes(tab, "done");
+  await expect(warning).toBeVisible();
+});
+
+test("a page out of the back-forward cache shows what was said meanwhile", async ({ tab }) => {
+  await tab.evaluate(() => {
+    const messages = [{ id: "k?", role: "user", content: "Meanwhile?" }, { id: "k", role: "assistant", content: "So." }];
+    localStorage.setItem("headwater.chat", JSON.stringify({ messages, turn: Date.now() })); // no event for the tab itself
+    dispatchEvent(new PageTransitionEvent("pageshow", { persisted: true }));
+  });
+  await expect(textOf(questions(tab))).toHaveText("Meanwhile?");
+  await says(tab, "So.");
+});
+
+test("what another hand has written into the browser doesn't break the page", async ({ tab }) => {
+  await tab.evaluate(() => {
+    const messages = [{ id: "1", role: "user", content: "Hi" }, { id: "2", role: "assistant", content: "Hello.", reasoning: 7, note: [] }];
+    localStorage.setItem("headwater.chat", JSON.stringify({ messages: [...messages, ...messages], failure: { what: "Oh.", todo: 7 } }));
+  });
+  await tab.reload();
+  await says(tab, "Hello.");
+  await expect(answers(tab)).toHaveCount(1);
+  await send(tab, script("Well."));
+  await says(tab, "Well.");
+});
+
 test("at an edge that isn't open for chats the page says what its operator has to set", async ({ chat, page }) => {
   const edge = await spawnEdge({ origins: { a: chat.origin.url } });
   try {
@@ -363,6 +521,27 @@ test("New conversation ends the running answer, and empties every tab", async ({
   await chat.origin.idle();
   await tab.reload();
   await expect(tab.getByText("Ask anything.")).toBeVisible();
+});
+
+test("half a sentence of an answer that was left isn't heard in the next one", async ({ tab }) => {
+  const heard = await hearing(tab);
+  await send(tab, script("It is early. ", "The river", 600_000));
+  await says(tab, "It is early. The river");
+  await button(tab, "New conversation").click();
+  await send(tab, script("Well. ", "So."));
+  await becomes(tab, "done");
+  await expect.poll(async () => (await heard()).join(" ")).toBe("It is early. Well. So.");
+});
+
+test("the conversation before the new one can be forgotten, and the browser has nothing of it", async ({ tab }) => {
+  await send(tab, script("A secret."));
+  await becomes(tab, "done");
+  await button(tab, "New conversation").click();
+  await button(tab, "Forget it").click();
+  await expect(passing(tab)).toHaveText("It is forgotten.");
+  await expect(button(tab, "Go back to the last one")).toBeHidden();
+  await expect(question(tab)).toBeFocused();
+  expect(await tab.evaluate(() => JSON.stringify(localStorage))).not.toContain("secret");
 });
 
 test("a conversation that was left for a new one can be had back, with what its last answer had said", async ({ tab }) => {
@@ -454,16 +633,10 @@ test("the page follows the end of the text, and lets a reader be who has scrolle
 });
 
 test("a screen reader hears each sentence once, and finds names for everything", async ({ tab }) => {
-  await tab.evaluate(() => {
-    window.heard = [];
-    new MutationObserver((records) => {
-      for (const { addedNodes } of records) for (const node of addedNodes) heard.push(node.textContent);
-    }).observe(document.getElementById("spoken"), { childList: true });
-  });
+  const heard = await hearing(tab);
   await send(tab, script("It is ", "early. ", "The river", " sleeps", "; nobody ", "hurries"));
   await becomes(tab, "done");
-  await until(() => tab.evaluate(() => heard.length > 2), "the end is heard");
-  expect(await tab.evaluate(() => heard)).toEqual(["It is early.", "The river sleeps;", "nobody hurries"]);
+  await expect.poll(heard).toEqual(["It is early.", "The river sleeps;", "nobody hurries"]);
   const log = tab.getByRole("log", { name: "Conversation" });
   await expect(log).toHaveAttribute("aria-live", "off");
   await expect(log.getByRole("heading", { name: "You" })).toHaveCount(1);
@@ -502,6 +675,21 @@ test("the policy holds: the page asks no other host, and breaks no rule of its o
   expect(complaints).toEqual([]);
 });
 
+test.describe("in the dark", () => {
+  test.use({ colorScheme: "dark" });
+
+  test("the page is dark, and what is written on it light", async ({ tab }) => {
+    await send(tab, script("Well."));
+    await becomes(tab, "done");
+    const light = (locator, property) => locator.evaluate((element, property) => {
+      const [red, green, blue] = getComputedStyle(element)[property].match(/[\d.]+/g).map(Number);
+      return (red + green + blue) / 3;
+    }, property);
+    for (const part of [tab.locator("body"), tab.locator("#foot")]) expect(await light(part, "backgroundColor")).toBeLessThan(50);
+    for (const part of [textOf(answers(tab)), textOf(questions(tab)), question(tab), status(tab)]) expect(await light(part, "color")).toBeGreaterThan(140);
+  });
+});
+
 test.describe("on a phone", () => {
   test.use({ viewport: { width: 320, height: 568 }, hasTouch: true, isMobile: true });
 
@@ -516,6 +704,9 @@ test.describe("on a phone", () => {
     await expect(button(tab, "Copy")).toBeInViewport({ ratio: 1 });
     expect((await tab.locator("header").boundingBox()).height, "the head is one line").toBeLessThan(80);
     await expect(button(tab, "New conversation")).toBeVisible();
+    await tab.evaluate(() => scrollTo(0, 0));
+    expect((await button(tab, "Go to the end").boundingBox()).width, "it covers no line").toBeLessThan(200);
+    await button(tab, "Go to the end").click();
     await tab.setViewportSize({ width: 320, height: 300 }); // a keyboard opens
     await expect(question(tab)).toBeInViewport({ ratio: 1 });
     await expect(button(tab, "Copy"), "the end stays in view").toBeInViewport({ ratio: 1 });
