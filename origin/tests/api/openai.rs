@@ -315,6 +315,10 @@ async fn models_are_listed_found_and_known_by_aliases() {
     let answer =
         chunks(open(origin.completion(&json!(["a"]), &json!({ "model": "gpt-4o-mini", "stream": true }))).await).await;
     assert!(answer.iter().all(|chunk| chunk["model"] == "gpt-4o-mini"), "the name that was asked for");
+
+    let any = spawn_origin(&["--model-alias", "*=scripted"]).await;
+    let answer = any.completion(&json!(["a"]), &json!({ "model": "gpt-9", "stream": true }));
+    assert!(chunks(open(answer).await).await.iter().all(|chunk| chunk["model"] == "gpt-9"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

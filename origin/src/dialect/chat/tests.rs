@@ -203,6 +203,10 @@ proptest! {
         prop_assert_eq!((delta("content"), delta("reasoning_content")), text.clone());
         prop_assert_eq!(chunks.iter().any(|chunk| chunk["error"].is_object()), has_failed);
 
+        let bare = Decoder::default().read(&response(Dialect::Bare, &events, b""));
+        let bare: Vec<Value> = bare.iter().map(|data| serde_json::from_str(data).unwrap()).collect();
+        prop_assert_eq!(bare.iter().map(|data| data["chunk"].as_str().unwrap()).collect::<String>(), text.0.as_str());
+
         // Before its end nothing of a whole answer is written but blanks.
         let blanks = Dialect::ChatWhole.heartbeat().unwrap().repeat(beats);
         let whole = [blanks, whole(&events)].concat();
