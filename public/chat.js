@@ -1,7 +1,6 @@
 // @ts-check
 // The chat page: a conversation, and the answer that is being written. Every tab shows the same one: what happens is kept in
-// localStorage, whose event tells the other tabs. A tab that learns of a running answer follows its stream, and so does a page
-// that was reloaded.
+// localStorage, whose event tells the others. A tab that learns of a running answer follows its stream, also after a reload.
 
 import { copied } from "./clipboard.js";
 import { composes, createComposer } from "./composer.js";
@@ -17,7 +16,7 @@ import { conclude, describe, explain, IN_CHAT } from "./words.js";
 
 /** What was read is kept this often, for a page that ends without a word. */
 const KEEP_MS = 5_000;
-/** Where no tab knows the stream of a start by then, another one asks too, with the same key: it comes to the same answer. */
+/** Where no tab knows a start's stream by then, another one sends it too, with its key: the same answer, though counted twice. */
 const TAKEOVER_MS = 10_000;
 const COPIED_MS = 2_000;
 
@@ -118,6 +117,7 @@ function begin() {
 
 /** Goes back to the conversation before the new one. */
 function back() {
+  if (!store.before().messages.length) return show(store.load()); // another tab has forgotten it
   change(begun(store.load(), store.before()));
   scroll.toEnd();
   say("idle", "The conversation before.");
@@ -182,7 +182,7 @@ function leave({ key, shown, stream, leaving, timer, question }, { messages, run
     speaker.end();
   } else {
     speaker.forget();
-    if (running && !find(`${key}?`)) composer.giveBack(question);
+    if ((running || failure) && !find(`${key}?`)) composer.giveBack(question);
   }
   if (failure) say("failed");
   else if (kept) sayEnd(kept.note);
@@ -284,7 +284,9 @@ function failed({ key, shown, stream }, error) {
   const again = anew ? "New conversation" : words.again;
   const conversation = store.load();
   say("failed");
-  if (isUnanswered && !error.retryable) {
+  const isRefused = isUnanswered && !error.retryable && /^4/.test(String(error.status));
+  // A question that had an answer before isn't what is refused.
+  if (isRefused && !conversation.running?.again) {
     if (conversation.running?.key === key) composer.giveBack(conversation.messages.at(-1)?.content ?? "");
     end(refused(conversation, key, { ...words, again: anew ? again : "", anew }));
   } else {

@@ -4,9 +4,9 @@
 
 /** @typedef {{ id: string, role: "user" | "assistant", content: string, reasoning?: string, note?: string }} Message
  *   `id` of an answer: the key of its start; `note`: how it ended, where it didn't end by itself */
-/** @typedef {{ key: string, id?: string, stopping?: boolean, notBefore?: number }} Running
+/** @typedef {{ key: string, id?: string, stopping?: boolean, notBefore?: number, again?: boolean }} Running
  *   The answer that is being written: the key of its start, and its stream's id as soon as a tab knows it; `notBefore`: when the
- *   start may be sent again, in ms since 1970 */
+ *   start may be sent again, in ms since 1970; `again`: the question had an answer before */
 /** @typedef {{ what: string, todo: string, again: string, anew?: boolean, key?: string }} Failure
  *   `anew`: another conversation is what helps; `key`: of a start that may have come to an answer */
 /** @typedef {{ messages: Message[], turn: number, dropped?: boolean, running?: Running, failure?: Failure }} Conversation
@@ -45,7 +45,9 @@ export function asked({ messages, turn, dropped }, content, key) {
 /** The last question once more, in place of its answer. A start that may have come to an answer keeps its key, so that it isn't
  * paid twice. @param {Conversation} conversation @param {string} key of a new start @returns {Conversation} */
 export function askedAgain({ messages, turn, dropped, failure }, key) {
-  return { messages: messages.slice(0, lastQuestion(messages) + 1), turn: next(turn), dropped, running: { key: failure?.key ?? key } };
+  const kept = messages.slice(0, lastQuestion(messages) + 1);
+  const again = kept.length < messages.length && { again: true };
+  return { messages: kept, turn: next(turn), dropped, running: { key: failure?.key ?? key, ...again } };
 }
 
 /** The stream of a start is known, or it is to be stopped. @param {Conversation} conversation @param {Running} running */
@@ -198,6 +200,7 @@ function parse(kept) {
       running: {
         ...texts(running, "key", "id"),
         ...running.stopping === true && { stopping: true },
+        ...running.again === true && { again: true },
         ...Number.isFinite(running.notBefore) && { notBefore: running.notBefore },
       },
     },

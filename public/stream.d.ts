@@ -105,7 +105,7 @@ export type Variables<Url> = Url extends `${string}/chat` ? Conversation : Conve
 /** Starts a stream: `openStream("/simple", { topic: "cat" })`. Asks at once, and reads on as it is iterated.
  * A query in the address is variables too: `openStream("/simple?topic=cat")`.
  * At `/chat` the variables are a conversation, as it is at this moment: `openStream("/chat", { messages: [{ role: "user", content: "Hi" }] })`.
- * Throws a `TypeError` at once where they are more than JSON holds. */
+ * Throws a `TypeError` at once where JSON can’t hold them. */
 export function openStream<Url extends string | URL>(url: Url, variables?: Variables<Url>, options?: StartOptions): Stream;
 
 /** Follows a stream that exists: `resumeStream("/streams/ID")`, an address without a query. Throws `not-found` when that can't be one. */

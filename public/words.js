@@ -37,6 +37,9 @@ export const IN_CHAT = {
   401: ["This server’s chat is closed.", 'Whoever runs it can open it: CHAT = "open" in the edge’s wrangler.toml.'],
 };
 
+/** A server that can't be reached, but not retryable: what answered in its place may have been paid for. @type {[string, string]} */
+const UNUSABLE = ["What answered is no server of this page’s.", "Whoever runs it has to mend that."];
+
 /** Not retryable, says the server: this answer is lost. But another can be had. */
 const LOST = ["expired", "not-found", "truncated"];
 
@@ -46,7 +49,8 @@ export function explain(error, words = {}) {
   if (!(error instanceof StreamError)) return { what: "Something went wrong in this page.", todo: String(error), again: "Try again" };
   const { type, title, detail, status, retryable, retryAfter } = error;
   const name = type.split("/").pop() ?? "";
-  const [what, todo] = words[name] ?? words[status ?? 0] ?? PROBLEMS[name] ?? [
+  const isUnusable = name === "origin-unreachable" && !retryable;
+  const [what, todo] = isUnusable ? UNUSABLE : words[name] ?? words[status ?? 0] ?? PROBLEMS[name] ?? [
     detail ?? title,
     retryable ? "Try again soon." : `Trying again won’t help${status ? ` (status ${status})` : ""}.`,
   ];

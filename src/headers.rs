@@ -2,8 +2,8 @@
 
 use serde::ser::{Serialize, Serializer};
 
-/// The most bytes of a value that is copied. An origin takes 16 KiB for the whole head.
-const LONGEST_VALUE: usize = 1024;
+/// The most bytes of a value that is copied. An origin takes 16 KiB for the whole head, and sends no longer ones.
+const LONGEST_VALUE: usize = 2048;
 
 /// Headers on their way in or out; each name stands once.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

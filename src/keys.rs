@@ -7,8 +7,8 @@ use subtle::{Choice, ConstantTimeEq};
 /// The bytes of a SHA-256 digest (FIPS 180-4).
 const DIGEST_BYTES: usize = 32;
 
-/// The bytes of a digest that tell a caller from others: enough for two keys never to meet. A key that can be guessed is found
-/// from them, and from its digest.
+/// The bytes of a digest that tell a caller from others: enough for two keys never to meet. Like the digest
+/// they give away a key that can be guessed, so keys have to be random.
 const CALLER_BYTES: usize = 8;
 
 /// The keys that this edge takes (`EDGE_KEYS`).

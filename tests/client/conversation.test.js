@@ -25,13 +25,13 @@ test("reasoning, notes and empty answers are not sent", () => {
 
 test("asked again, the last answer goes, and the question stays", () => {
   const again = askedAgain(talk("Hi", "Hello.", "How?", "So."), "k");
-  assert.deepEqual([contents(again), again.running], [["Hi", "Hello.", "How?"], { key: "k" }]);
+  assert.deepEqual([contents(again), again.running], [["Hi", "Hello.", "How?"], { key: "k", again: true }]);
 });
 
 test("a start that may have come to an answer is asked again with its key, any other with a new one", () => {
   const lost = answered(asked(EMPTY, "Hi", "old"), "old", { content: "" }, { what: "", todo: "", again: "", key: "old" });
   assert.deepEqual(contents(lost), ["Hi"], "no empty answer is kept");
-  assert.equal(askedAgain(lost, "new").running?.key, "old");
+  assert.deepEqual(askedAgain(lost, "new").running, { key: "old" });
   const broken = answered(asked(EMPTY, "Hi", "old"), "old", { content: "Hel" }, { what: "", todo: "", again: "" });
   assert.deepEqual(contents(broken), ["Hi", "Hel"]);
   assert.equal(askedAgain(broken, "new").running?.key, "new");

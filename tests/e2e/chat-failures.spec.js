@@ -73,6 +73,27 @@ test("a question that is refused for good stands in the field again, and spoils 
   expect(starts.at(-1).messages.map(({ content }) => content)).toEqual([script("Before."), "Before.", script("Well.")]);
 });
 
+test("a question that had an answer stays where another one is refused", async ({ tab }) => {
+  await send(tab, script("First."));
+  await says(tab, "First.");
+  await once(tab, refused(424, "model-refused"));
+  await button(tab, "Regenerate").click();
+  await expect(tab.getByRole("alert")).toContainText("The model refused this.");
+  await expect(textOf(questions(tab))).toHaveText([script("First.")]);
+  await expect(question(tab)).toHaveValue("");
+});
+
+test("a start that may have been paid for is asked again with its key", async ({ tab }) => {
+  const starts = startsOf(tab);
+  const body = JSON.stringify({ type: "/problems/origin-unreachable", title: "x", status: 502, retryable: false });
+  await once(tab, (route) => route.fulfill({ status: 502, headers: { "content-type": "application/problem+json" }, body }));
+  await send(tab, script("After all."));
+  await expect(tab.getByRole("alert")).toContainText("What answered is no server of this page’s. Whoever runs it has to mend that.");
+  await button(tab, "Ask again").click();
+  await says(tab, "After all.");
+  expect(starts.map(({ key }) => key)).toEqual([starts[0].key, starts[0].key]);
+});
+
 test("a question that no server would take isn't sent, and stays in the field", async ({ tab, started }) => {
   await send(tab, script("Before."));
   await becomes(tab, "done");

@@ -4,7 +4,6 @@ use anyhow::Result;
 use clap::ValueEnum;
 
 use crate::npm::Npm;
-use crate::origin::Embedded;
 use crate::prepare::{Wanted, prepare};
 use crate::project::Project;
 use crate::steps::say;
@@ -31,7 +30,6 @@ pub(crate) fn run(project: &Project, part: Option<Part>) -> Result<()> {
         packages: vec![packages::REDIS],
         npm: Some(Npm::AsLocked),
         edge: true,
-        origin: Some(Embedded::Yes),
         for_tests: true,
         model: true,
         ..Wanted::default()

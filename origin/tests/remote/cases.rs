@@ -282,6 +282,34 @@ async fn a_server_that_refuses_a_field_is_asked_without_it_and_that_is_remembere
 }
 
 #[tokio::test]
+async fn an_option_whose_value_is_refused_is_left_out_once() {
+    let provider = Provider::spawn_with(|request| match request.body["reasoning_effort"].as_str() {
+        Some("temperature") => {
+            let said = "Invalid value: 'temperature'. Supported values are: 'low' and 'high'.";
+            let body = json!({ "error": { "message": said, "param": "reasoning_effort" } });
+            Answer::status("400 Bad Request", "", &body.to_string())
+        }
+        _ => Answer::text(OPENAI.fixture),
+    })
+    .await;
+    let process = OPENAI.origin(&provider, &[]).await;
+    for (effort, tries) in [("temperature", 2), ("low", 1), ("temperature", 2)] {
+        let before = provider.requests().len();
+        let body = json!({
+            "model": OPENAI.model, "messages": [{ "role": "user", "content": "a" }], "temperature": 0.5,
+            "reasoning_effort": effort,
+        });
+        let answer = open(process.origin.request(Method::POST, "/v1/chat/completions").json(&body)).await;
+        assert!(answer.text().await.unwrap().contains("Bushy"), "{effort}");
+        let requests = provider.requests();
+        assert_eq!(requests.len() - before, tries, "{effort}");
+        let sent = &requests[requests.len() - 1].body;
+        assert_eq!(sent["temperature"], 0.5, "it is named as a value of another option");
+        assert_eq!(sent.get("reasoning_effort").is_some(), tries == 1, "{effort}");
+    }
+}
+
+#[tokio::test]
 async fn a_schemas_name_in_a_refusal_is_no_fault_of_the_server() {
     let said = "Invalid schema for response_format 'max_tokens': 'additionalProperties' is required";
     let refusal = json!({ "error": { "message": said, "type": "invalid_request_error" } }).to_string();

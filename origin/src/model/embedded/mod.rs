@@ -246,8 +246,8 @@ impl Embedded {
             ));
         }
         let texts = conversation.messages().iter().map(|message| message.text.as_str()).chain(conversation.system());
-        let bytes: usize = texts.map(str::len).sum();
-        // Not tokenized: a megabyte takes seconds.
+        let bytes: usize = texts.map(|text| text.trim().len()).sum();
+        // What no tokens of this vocabulary can hold isn't tokenized: a megabyte takes seconds.
         if bytes / self.longest >= self.context {
             let reason = format!("{bytes} bytes of text don't fit a context of {} tokens", self.context);
             return Err(ModelError::TooLong(reason));

@@ -1,5 +1,5 @@
 //! What a provider's failure means: a status and its body, or an error within a stream. Providers spell errors in many
-//! ways; docs/PROVIDERS.md has them with their sources.
+//! ways, so the file is long; docs/PROVIDERS.md has them with their sources.
 
 use std::time::{Duration, SystemTime};
 
@@ -91,8 +91,8 @@ pub(super) struct Failure {
     pub(super) names: String,
 }
 
-/// The failure that a status other than 200 tells, with its body. A sentence may repeat what was `asked`, in lower case: what
-/// stands there too proves nothing.
+/// The failure that a status other than 200 tells, with its body. A sentence may repeat what was `asked`, in lower case: words
+/// that stand there too don't blame the settings.
 pub(super) fn of_status(
     status: StatusCode,
     headers: &HeaderMap,
@@ -174,7 +174,12 @@ impl<'a> Error<'a> {
 
     fn says(&self, parts: &[&str]) -> bool {
         let message = self.message.to_ascii_lowercase();
-        parts.iter().any(|part| message.contains(part) && !self.asked.contains(part))
+        parts.iter().any(|part| message.contains(part))
+    }
+
+    /// The same, of what would be the fault of the settings, and so everybody's: what whoever asks has written proves nothing.
+    fn blames(&self, parts: &[&str]) -> bool {
+        self.says(&parts.iter().copied().filter(|part| !self.asked.contains(part)).collect::<Vec<_>>())
     }
 
     /// The number of a status, where it has one.
@@ -230,19 +235,19 @@ impl<'a> Error<'a> {
         if self.is_too_long() || matches!(told, 413 | 414) {
             return ModelError::TooLong(what);
         }
-        if self.is_named(&NO_CREDIT) || self.says(&["credit balance is too low", "insufficient balance"]) {
+        if self.is_named(&NO_CREDIT) || self.blames(&["credit balance is too low", "insufficient balance"]) {
             return account();
         }
-        if self.is_named(&WRONG_KEY) || self.says(&["api key not valid", "incorrect api key", "invalid api key"]) {
+        if self.is_named(&WRONG_KEY) || self.blames(&["api key not valid", "incorrect api key", "invalid api key"]) {
             return wrong_key();
         }
         if self.is_moderated() {
             return ModelError::Refused(what);
         }
-        if self.is_named(&NO_MODEL) || self.says(&NO_MODEL_SENTENCES) {
+        if self.is_named(&NO_MODEL) || self.blames(&NO_MODEL_SENTENCES) {
             return model();
         }
-        if self.says(&["unexpected endpoint"]) {
+        if self.blames(&["unexpected endpoint"]) {
             return server();
         }
         if self.is_named(&["failed_precondition", "unsupported_country"]) {

@@ -89,7 +89,9 @@ impl Provider {
     /// # Errors
     /// The server can't be reached, or refuses.
     pub(super) async fn ask(&self, request: &Request) -> Result<Body, Refusal> {
-        let (first, given) = (*self.variant.lock(), request::given(&request.options));
+        let first = *self.variant.lock();
+        // Without these options the request is sent, but the next one has them again.
+        let mut once = 0;
         let mut variant = first;
         loop {
             let response = self.send(request, variant).await?;
@@ -103,13 +105,17 @@ impl Provider {
                     Some(unfit) => return Err(self.misconfigured(&unfit.to_string())),
                     None => {}
                 }
-                *self.variant.lock() = variant;
+                *self.variant.lock() = Variant { refused: variant.refused & !once, ..variant };
                 return Ok(response.body);
             }
             let (status, headers) = (response.head.status, response.head.headers);
             let body = refusal_body(response.body).await;
-            match self.another(status, &body, first, variant, given) {
-                Some(other) => variant = other,
+            match self.another(status, &body, first, variant, request) {
+                Some(other) => {
+                    let unfit = request::unfit_values(&request.options, |value| failure::names_field(&body, value));
+                    once |= other.refused & !variant.refused & unfit;
+                    variant = other;
+                }
                 None => return Err(self.refusal(status, &headers, &body, request)),
             }
         }
@@ -146,7 +152,14 @@ impl Provider {
     }
 
     /// What to try once more after this refusal, if there is something.
-    fn another(&self, status: StatusCode, body: &[u8], first: Variant, variant: Variant, given: u8) -> Option<Variant> {
+    fn another(
+        &self,
+        status: StatusCode,
+        body: &[u8],
+        first: Variant,
+        variant: Variant,
+        request: &Request,
+    ) -> Option<Variant> {
         if matches!(status, StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED) {
             // One that knows no such model knows the path.
             let other = self.has_other_path(variant) && !failure::names_field(body, "model");
@@ -157,9 +170,9 @@ impl Provider {
             return None;
         }
         // Some name all fields at once that they refuse, some one after the other.
-        let mut other = variant;
+        let (mut other, given, own) = (variant, request::given(&request.options), request.option_words());
         for (index, (_, words)) in request::TUNING.iter().enumerate() {
-            if words.iter().any(|word| failure::names_field(body, word)) {
+            if words.iter().any(|word| failure::names_field(body, word) && !own.contains(word)) {
                 other.refused |= given & 1 << index;
             }
         }

@@ -25,13 +25,18 @@ impl Request {
     /// All that whoever asks has chosen the words of, and that a refusal may repeat.
     pub(super) fn words(&self) -> String {
         let texts = self.conversation.messages().iter().map(|message| message.text.as_str());
+        let options = self.option_words();
+        texts.chain(self.conversation.system()).chain([options.as_str()]).collect::<Vec<_>>().join("\n")
+    }
+
+    /// The same of the options alone.
+    pub(super) fn option_words(&self) -> String {
         let format = match &self.options.format {
             Format::Schema(json) => Some(&**json),
             Format::Text | Format::Json => None,
         };
         let stop = self.options.stop.iter().map(String::as_str);
-        let words = texts.chain(self.conversation.system()).chain(stop).chain(format);
-        words.chain(self.options.reasoning_effort.as_deref()).collect::<Vec<_>>().join("\n")
+        stop.chain(format).chain(self.options.reasoning_effort.as_deref()).collect::<Vec<_>>().join("\n")
     }
 }
 
@@ -111,6 +116,13 @@ pub(super) fn given(options: &Options) -> u8 {
         reasoning_effort.is_some(),
     ];
     given.iter().rev().fold(0, |bits, given| bits << 1 | u8::from(*given))
+}
+
+/// Which of [`TUNING`] are refused for their value alone, which the refusal repeats, a bit each: another value may do.
+pub(super) fn unfit_values(options: &Options, names: impl Fn(&str) -> bool) -> u8 {
+    let seed = options.seed.is_some_and(|seed| names(&seed.to_string()));
+    let effort = options.reasoning_effort.as_deref().is_some_and(names);
+    u8::from(seed) << 2 | u8::from(effort) << 5
 }
 
 /// The options without those of [`TUNING`] whose bits are set.
