@@ -7,10 +7,9 @@ use axum::{
     http::{Method, StatusCode},
     response::{IntoResponse, Json, Response},
 };
-use headwater_protocol::Problem;
 use serde::Serialize;
 
-use super::{problem::ProblemResponse, router::App};
+use super::{problem::ProblemResponse, request::only, router::App};
 use crate::generation::hub::Status;
 
 /// Answers with the status, and how many streams there are.
@@ -20,9 +19,7 @@ pub(super) async fn health(State(app): State<Arc<App>>, method: Method) -> Resul
         status: &'static str,
         streams: Status,
     }
-    if !matches!(method, Method::GET | Method::HEAD) {
-        return Err(Problem::invalid_method("GET, HEAD").into());
-    }
+    only("GET, HEAD", &method)?;
     let (code, status) = if app.hub.draining() {
         (StatusCode::OK, "draining")
     } else if app.hub.journal_is_healthy() {

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use axum::{
     Json,
     extract::{Path, Request, State, rejection::PathRejection},
-    http::{Method, header},
+    http::header,
     response::{IntoResponse, Response},
 };
 use headwater_protocol::{MAX_CONVERSATION_BYTES, Problem};
 
 use super::{
     problem::ProblemResponse,
+    request::only,
     router::App,
     start::{Asks, Head},
 };
@@ -31,7 +32,7 @@ pub(super) async fn completions(State(app): State<Arc<App>>, request: Request) -
 
 /// The models that can be asked for.
 pub(super) async fn list(State(app): State<Arc<App>>, request: Request) -> Result<Response, ProblemResponse> {
-    only_get(request.method())?;
+    only("GET", request.method())?;
     Ok(told(models::List::new(&app.models.known(), app.started)))
 }
 
@@ -41,15 +42,10 @@ pub(super) async fn model(
     name: Result<Path<String>, PathRejection>,
     request: Request,
 ) -> Result<Response, ProblemResponse> {
-    only_get(request.method())?;
+    only("GET", request.method())?;
     let Path(name) = name.map_err(|_| Problem::no_such_model(&app.models.known()))?;
     app.models.resolve(&name)?;
     Ok(told(models::Model::new(&name, app.started)))
-}
-
-/// Refuses other methods. axum's `get` would also serve HEAD.
-fn only_get(method: &Method) -> Result<(), Problem> {
-    if method == Method::GET { Ok(()) } else { Err(Problem::invalid_method("GET")) }
 }
 
 fn told(models: impl serde::Serialize) -> Response {

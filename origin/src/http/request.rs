@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use axum::{
     extract::{Query, Request},
-    http::{HeaderMap, HeaderName, HeaderValue, header},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, header},
 };
 use headwater_protocol::{
     CURSOR_PARAMETERS, Cursor, Problem, Variables,
@@ -13,6 +13,11 @@ use headwater_protocol::{
 
 const CALLER: HeaderName = HeaderName::from_static(rules::CALLER);
 pub(super) const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+
+/// Refuses methods that aren't among `methods` (`"GET, POST"`). axum's `get` would also serve HEAD.
+pub(super) fn only(methods: &'static str, method: &Method) -> Result<(), Problem> {
+    if methods.split(", ").any(|known| method == known) { Ok(()) } else { Err(Problem::invalid_method(methods)) }
+}
 
 /// Whether a browser sends it ahead of a visit (`Sec-Purpose: prefetch`).
 pub(super) fn is_prefetch(headers: &HeaderMap) -> bool {

@@ -19,7 +19,7 @@ use super::{
     follow,
     problem::ProblemResponse,
     request::{
-        LAST_EVENT_ID, caller, header_or, is_prefetch, names_event_stream, parse_cursor, query, take_cursor, text,
+        LAST_EVENT_ID, caller, header_or, is_prefetch, names_event_stream, only, parse_cursor, query, take_cursor, text,
     },
     router::App,
 };
@@ -74,9 +74,7 @@ impl Head {
     /// # Errors
     /// Its method isn't one of `methods` (`"GET, POST"`), nobody waits for the answer, or the query doesn't parse.
     pub(super) fn take(request: Request, methods: &'static str) -> Result<(Self, Body), Problem> {
-        if !methods.split(", ").any(|method| request.method() == method) {
-            return Err(Problem::invalid_method(methods));
-        }
+        only(methods, request.method())?;
         if is_prefetch(request.headers()) {
             return Err(Problem::prefetch());
         }

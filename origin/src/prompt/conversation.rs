@@ -142,6 +142,11 @@ impl Conversation {
         &self.0.messages
     }
 
+    /// All texts: the system's, where there is one, and the messages'.
+    pub fn texts(&self) -> impl Iterator<Item = &str> {
+        self.system().into_iter().chain(self.messages().iter().map(|message| message.text.as_str()))
+    }
+
     /// A digest of all that the answer depends on: the model that was asked for, the conversation, the options.
     pub fn digest(&self, model: Option<&str>, options: &Options) -> [u8; 32] {
         // Strings and numbers can be written. One JSON text has one meaning.

@@ -245,8 +245,7 @@ impl Embedded {
                 "this model can't promise JSON; ask for it in words",
             ));
         }
-        let texts = conversation.messages().iter().map(|message| message.text.as_str()).chain(conversation.system());
-        let bytes: usize = texts.map(|text| text.trim().len()).sum();
+        let bytes: usize = conversation.texts().map(|text| text.trim().len()).sum();
         // What no tokens of this vocabulary can hold isn't tokenized: a megabyte takes seconds.
         if bytes / self.longest >= self.context {
             let reason = format!("{bytes} bytes of text don't fit a context of {} tokens", self.context);

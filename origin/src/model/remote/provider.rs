@@ -193,9 +193,9 @@ impl Provider {
         let asked = request.words().to_lowercase();
         let failure::Failure { error, names } =
             failure::of_status(status, headers, body, &self.server.settings, &asked);
-        let refuses = |field: &&&str| failure::names_field(body, field) && !asked.contains(**field);
+        let refuses = |field: &str| failure::names_field(body, field) && !asked.contains(field);
         let error = match error {
-            ModelError::BadRequest(..) => match FIELDS.iter().find(refuses) {
+            ModelError::BadRequest(..) => match FIELDS.iter().find(|field| refuses(field)) {
                 Some(field) => ModelError::Misconfigured(format!(
                     "{status}: it refuses the field {field}; look at --max-tokens and --model"
                 )),

@@ -24,9 +24,8 @@ pub(super) struct Request {
 impl Request {
     /// All that whoever asks has chosen the words of, and that a refusal may repeat.
     pub(super) fn words(&self) -> String {
-        let texts = self.conversation.messages().iter().map(|message| message.text.as_str());
         let options = self.option_words();
-        texts.chain(self.conversation.system()).chain([options.as_str()]).collect::<Vec<_>>().join("\n")
+        self.conversation.texts().chain([options.as_str()]).collect::<Vec<_>>().join("\n")
     }
 
     /// The same of the options alone.
@@ -120,9 +119,11 @@ pub(super) fn given(options: &Options) -> u8 {
 
 /// Which of [`TUNING`] are refused for their value alone, which the refusal repeats, a bit each: another value may do.
 pub(super) fn unfit_values(options: &Options, names: impl Fn(&str) -> bool) -> u8 {
-    let seed = options.seed.is_some_and(|seed| names(&seed.to_string()));
-    let effort = options.reasoning_effort.as_deref().is_some_and(names);
-    u8::from(seed) << 2 | u8::from(effort) << 5
+    given(&Options {
+        seed: options.seed.filter(|seed| names(&seed.to_string())),
+        reasoning_effort: options.reasoning_effort.clone().filter(|effort| names(effort)),
+        ..Options::default()
+    })
 }
 
 /// The options without those of [`TUNING`] whose bits are set.
